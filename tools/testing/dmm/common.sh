@@ -1,0 +1,144 @@
+# SPDX-License-Identifier: GPL-2.0-only
+# shellcheck shell=bash
+#
+# What the scripts of this folder share: messages, the cache folder, Debian
+# packages and the choice of the kernel release.  Sourced, never run.
+
+set -euo pipefail
+
+TOP=$(cd "$(dirname "${BASH_SOURCE[0]}")/../../.." && pwd)
+DMM=$TOP/tools/testing/dmm
+CACHE=${KVM_DMM_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/kvm-dmm}
+JOBS=${JOBS:-$(nproc)}
+SERIES=6.12
+FLAVOUR=deb12-cloud-amd64
+
+# What each kind of step needs from Debian.
+PKG_BUILD="gcc-12 libc6-dev make patch xz-utils binutils libelf1 libssl3 zlib1g kmod"
+PKG_HOST="qemu-system-x86 busybox-static cpio kmod xz-utils gcc libc6-dev"
+PKG_TESTS="gcc g++ libc6-dev make patch rsync"
+PKG_DEBUG="$PKG_BUILD gcc flex bison bc libelf-dev libssl-dev"
+
+say()  { printf '  %-8s%s\n' "$1" "${*:2}"; }
+die()  { printf '%s: %s\n' "$(basename "$0")" "$*" >&2; exit 1; }
+
+# Run a command quietly, keep what it says in a log, show the log on failure.
+logged() {
+	local log=$1
+	shift
+	mkdir -p "$(dirname "$log")"
+	"$@" >"$log" 2>&1 && return
+	tail -n 40 "$log" >&2
+	die "failed: $* (all of it in $log)"
+}
+
+# One builder of a cache folder at a time; released when the script ends.
+cache_lock() {
+	mkdir -p "$CACHE"
+	exec 9>"$CACHE/lock"
+	flock -n 9 && return
+	say WAIT "for another user of $CACHE"
+	flock 9
+}
+cache_unlock() { exec 9>&-; }
+
+apt_updated=
+apt_update() {
+	[ -z "$apt_updated" ] || return 0
+	[ "$(id -u)" = 0 ] || return 1
+	say APT "update"
+	local try
+	for try in 1 2 3; do
+		apt-get -q=2 update >/dev/null && { apt_updated=1; return; }
+		sleep $((try * 3))
+	done
+	return 1
+}
+
+# need_packages PACKAGE...: install what is missing, or say how to.
+need_packages() {
+	local p missing=() try
+	command -v dpkg-query >/dev/null || die "this needs Debian 12 (no dpkg found)"
+	for p in "$@"; do
+		[ "$(dpkg-query -W -f '${db:Status-Status} ' "$p" 2>/dev/null |
+			grep -c 'installed ')" -gt 0 ] || missing+=("$p")
+	done
+	[ ${#missing[@]} -gt 0 ] || return 0
+	if [ "$(id -u)" != 0 ]; then
+		die "these Debian packages are missing, please run:
+  sudo apt-get install --no-install-recommends ${missing[*]}"
+	fi
+	say APT "install ${missing[*]}"
+	for try in 1 2 3; do
+		[ "$try" = 1 ] || apt_updated=
+		[ "$try" = 1 ] || apt_update || true
+		DEBIAN_FRONTEND=noninteractive apt-get -q=2 -o Dpkg::Use-Pty=0 -y \
+			install --no-install-recommends "${missing[@]}" \
+			</dev/null >/dev/null && return
+	done
+	die "apt-get could not install: ${missing[*]}"
+}
+
+# pkg_versions PACKAGE: every version apt can get, newest first.
+pkg_versions() {
+	apt-cache madison "$1" 2>/dev/null | awk -F '|' '{ gsub(/ /, "", $2); print $2 }'
+}
+
+# release_version KREL: the package version for which source, headers and image
+# of that release all exist.
+release_version() {
+	local v
+	for v in $(pkg_versions "linux-headers-$1"); do
+		pkg_versions "linux-image-$1-unsigned" | grep -qxF "$v" || continue
+		pkg_versions "linux-source-$SERIES" | grep -qxF "$v" || continue
+		echo "$v"
+		return
+	done
+	return 1
+}
+
+# Releases that apt offers, or that are complete in the cache; newest first.
+apt_releases() {
+	apt-cache pkgnames "linux-headers-$SERIES." 2>/dev/null |
+		sed -n "s/^linux-headers-\(.*+$FLAVOUR\)\$/\1/p" | sort -rV
+}
+cached_releases() {
+	local d
+	for d in "$CACHE"/*/complete; do
+		[ ! -e "$d" ] || basename "$(dirname "$d")"
+	done | sort -rV
+}
+
+# The kernel release to work for: KREL=, else the newest that can be had.
+choose_release() {
+	local r
+	if [ -n "${KREL:-}" ]; then
+		[ ! -e "$CACHE/$KREL/complete" ] || { echo "$KREL"; return; }
+		release_version "$KREL" >/dev/null ||
+			{ apt_update >&2 && release_version "$KREL" >/dev/null; } ||
+			die "KREL=$KREL: apt does not offer source, headers and image in one version
+  releases that could be had: $(apt_releases | xargs)"
+		echo "$KREL"
+		return
+	fi
+	[ -n "$(apt_releases)" ] || apt_update >&2 || true
+	for r in $({ apt_releases; cached_releases; } | sort -rVu); do
+		if [ -e "$CACHE/$r/complete" ] || release_version "$r" >/dev/null; then
+			echo "$r"
+			return
+		fi
+	done
+	die "no $SERIES cloud kernel found: is the Debian 12 security archive among apt's sources
+  and was apt-get update run?"
+}
+
+# Everything of one release lies here.
+release_dirs() {
+	REL=$CACHE/$KREL
+	SRC=$REL/src
+	IMAGE=$REL/image
+	KBUILD_DIR=$REL/kbuild/usr/src/linux-headers-$KREL
+	# shellcheck disable=SC2034	# for the scripts that source this
+	DEBUG=$REL/debug
+	OUT=$TOP/build/$KREL
+}
