@@ -1,0 +1,219 @@
+/* SPDX-License-Identifier: GPL-2.0 */
+/*
+ * Dynamic memory mapping for KVM: the interface between core and policies.
+ *
+ * A file in dmmfs is the memory of a guest.  Its map says for every 4 KiB
+ * offset what is there: nothing (absent, reads as zero), a frame, a frame
+ * shared with other offsets, or a token, that is, content which a policy keeps
+ * somewhere else.  Policies decide what is where; only the core changes maps
+ * and page tables.
+ */
+#ifndef _LINUX_KVM_DMM_H
+#define _LINUX_KVM_DMM_H
+
+#include <linux/bitmap.h>
+#include <linux/kobject.h>
+#include <linux/list.h>
+#include <linux/mm_types.h>
+#include <linux/module.h>
+#include <linux/types.h>
+
+struct kvm_dmm_pool;
+struct kvm_dmm_policy;
+struct kvm_dmm_region;
+
+#define KVM_DMM_NAME_MAX	31	/* characters of a policy or domain name */
+#define KVM_DMM_REGION_PAGES	512	/* entries of a region, 2 MiB of guest */
+#define KVM_DMM_TOKEN_BITS	52	/* what a policy may keep in an entry */
+
+/**
+ * enum kvm_dmm_kind - what the map has at an offset
+ * @KVM_DMM_ABSENT: never written or given back; reads as zero
+ * @KVM_DMM_FRAME: a page that belongs to this offset alone
+ * @KVM_DMM_SHARED: a read-only page that several offsets use
+ * @KVM_DMM_TOKEN: the content is with a policy
+ */
+enum kvm_dmm_kind {
+	KVM_DMM_ABSENT,
+	KVM_DMM_FRAME,
+	KVM_DMM_SHARED,
+	KVM_DMM_TOKEN,
+};
+
+/**
+ * struct kvm_dmm_tunable - one value that administrators may read and write
+ * @name: name of the file below policies/<policy>/ and pools/<ino>/<policy>/
+ * @show: print the value into a page; returns its length or -errno
+ * @store: set the value; returns 0 or -errno; NULL for a read-only file
+ *
+ * @policy is NULL for the value that holds for all pools.  Both may sleep.
+ */
+struct kvm_dmm_tunable {
+	const char *name;
+	ssize_t (*show)(struct kvm_dmm_policy *policy, char *buf);
+	int (*store)(struct kvm_dmm_policy *policy, const char *buf);
+};
+
+/**
+ * enum kvm_dmm_reason - why the core asks for memory
+ * @KVM_DMM_RECLAIM_LIMIT: a fault found the pool at its limit
+ * @KVM_DMM_RECLAIM_MARGIN: the worker keeps a distance from the limit
+ * @KVM_DMM_RECLAIM_USER: written to the pool's "reclaim", or its limit lowered
+ * @KVM_DMM_RECLAIM_ADVICE: POSIX_FADV_DONTNEED
+ * @KVM_DMM_RECLAIM_HOST: the host is short of memory
+ */
+enum kvm_dmm_reason {
+	KVM_DMM_RECLAIM_LIMIT,
+	KVM_DMM_RECLAIM_MARGIN,
+	KVM_DMM_RECLAIM_USER,
+	KVM_DMM_RECLAIM_ADVICE,
+	KVM_DMM_RECLAIM_HOST,
+};
+
+/**
+ * struct kvm_dmm_reclaim - a request to take memory out of a pool
+ * @reason: who asks
+ * @first: first page offset that may be taken
+ * @last: last page offset that may be taken
+ * @nr_pages: how many pages are wanted
+ * @nr_done: how many frames the policy has taken out; the policy counts
+ */
+struct kvm_dmm_reclaim {
+	enum kvm_dmm_reason reason;
+	pgoff_t first;
+	pgoff_t last;
+	unsigned long nr_pages;
+	unsigned long nr_done;
+};
+
+/**
+ * struct kvm_dmm_policy_ops - what a policy can do
+ * @name: unique, up to KVM_DMM_NAME_MAX of [a-z0-9_-]; module alias
+ *	"kvm-dmm-policy-<name>" lets the core load it
+ * @owner: THIS_MODULE
+ * @lazy: absent memory is filled when it is touched.  A pool without any lazy
+ *	policy is static: filled when the file is sized or a slot is bound.
+ * @tunables: ends with an entry without name, or NULL
+ *
+ * @attach: Prepare to serve policy->pool; set policy->priv.  Mandatory.
+ *	May sleep.  The pool's policy mutex is held.  0 or -errno, which the
+ *	user gets.
+ * @detach: Forget the pool.  Mandatory.  May sleep.  Called when none of the
+ *	policy's tokens is left in the map and no other op is running.
+ * @fill: Provide the content of an absent page that is written or, with
+ *	policies that know of content, read.  @page is not initialized.  May
+ *	sleep.  The entry is busy.  0 when @page is filled, -ENODATA when the
+ *	policy has nothing for @index: the next is asked, the last resort is
+ *	zero.  Any other error fails the access, and only that.
+ * @fetch: Bring the content of @token into @page.  May sleep; allocate with
+ *	GFP_NOIO.  The entry is busy.  0: the token is used up.  1: the policy
+ *	keeps the content; the core calls @free_token when the page is about
+ *	to be written or goes away, and may hand the same token back by
+ *	kvm_dmm_batch_kept() instead of having the content stored again.
+ *	-errno: the access fails, the token stays.  A policy whose fetch fails
+ *	with -EUCLEAN is broken and is not asked for anything but fetch again.
+ * @free_token: The content of @token is no longer needed.  May sleep.
+ *	Mandatory with @fetch.
+ * @reclaim: Take frames out with the kvm_dmm_batch calls.  May sleep; allocate
+ *	with GFP_NOIO.  May run on several CPUs at once.  No entry is busy.
+ *	0, or -errno for which the policy is ejected; having found nothing is
+ *	no error.
+ *
+ * The ops run under SRCU: a policy goes away only when none of them runs.
+ * None may call kvm_dmm_attach() or touch the pool's file by system calls.
+ */
+struct kvm_dmm_policy_ops {
+	const char *name;
+	struct module *owner;
+	bool lazy;
+	const struct kvm_dmm_tunable *tunables;
+
+	int (*attach)(struct kvm_dmm_policy *policy);
+	void (*detach)(struct kvm_dmm_policy *policy);
+	int (*fill)(struct kvm_dmm_policy *policy, pgoff_t index,
+		    struct page *page);
+	int (*fetch)(struct kvm_dmm_policy *policy, u64 token,
+		     struct page *page);
+	void (*free_token)(struct kvm_dmm_policy *policy, u64 token);
+	int (*reclaim)(struct kvm_dmm_policy *policy,
+		       struct kvm_dmm_reclaim *rc);
+
+	/* private: */
+	struct list_head link;		/* protected by dmm_policies_lock */
+	struct kobject *kobj;
+};
+
+/**
+ * struct kvm_dmm_policy - a policy attached to a pool
+ * @ops: the policy
+ * @pool: the pool
+ * @priv: for the policy
+ *
+ * The rest is the core's.
+ */
+struct kvm_dmm_policy {
+	const struct kvm_dmm_policy_ops *ops;
+	struct kvm_dmm_pool *pool;
+	void *priv;
+
+	/* private: */
+	struct list_head link;		/* pool->policies, order of attachment */
+	unsigned int id;		/* number in token entries */
+	bool draining;			/* takes no new tokens */
+	bool ejected;			/* asked for its tokens only */
+	struct kobject *kobj;
+};
+
+/**
+ * struct kvm_dmm_batch - entries of one region that are changed together
+ * @pool: the pool
+ * @region: the region
+ * @base: page offset of its first entry
+ * @locked: entries whose busy bit this batch holds
+ * @frozen: of these, frames that nobody else can reach
+ *
+ * Lives on the stack of a policy or of the core.  A batch that was started
+ * must be ended; in between guests that touch its entries wait.
+ */
+struct kvm_dmm_batch {
+	struct kvm_dmm_pool *pool;
+	struct kvm_dmm_region *region;
+	pgoff_t base;
+	DECLARE_BITMAP(locked, KVM_DMM_REGION_PAGES);
+	DECLARE_BITMAP(frozen, KVM_DMM_REGION_PAGES);
+};
+
+int kvm_dmm_register_policy(struct kvm_dmm_policy_ops *ops);
+void kvm_dmm_unregister_policy(struct kvm_dmm_policy_ops *ops);
+
+unsigned long kvm_dmm_pool_ino(struct kvm_dmm_pool *pool);
+unsigned long kvm_dmm_pool_pages(struct kvm_dmm_pool *pool);
+void kvm_dmm_charge_compressed(struct kvm_dmm_pool *pool, long bytes);
+
+bool kvm_dmm_batch_start(struct kvm_dmm_batch *batch,
+			 struct kvm_dmm_pool *pool, pgoff_t index);
+bool kvm_dmm_next_region(struct kvm_dmm_pool *pool, pgoff_t *index,
+			 pgoff_t last);
+bool kvm_dmm_batch_add(struct kvm_dmm_batch *batch, pgoff_t index);
+unsigned int kvm_dmm_batch_take(struct kvm_dmm_batch *batch);
+unsigned int kvm_dmm_batch_protect(struct kvm_dmm_batch *batch);
+struct page *kvm_dmm_batch_page(struct kvm_dmm_batch *batch, pgoff_t index);
+int kvm_dmm_batch_token(struct kvm_dmm_batch *batch,
+			struct kvm_dmm_policy *policy, pgoff_t index,
+			u64 token);
+int kvm_dmm_batch_kept(struct kvm_dmm_batch *batch,
+		       struct kvm_dmm_policy *policy, pgoff_t index,
+		       u64 *token);
+int kvm_dmm_batch_absent(struct kvm_dmm_batch *batch, pgoff_t index);
+struct page *kvm_dmm_batch_add_shared(struct kvm_dmm_batch *batch,
+				      pgoff_t index);
+int kvm_dmm_batch_share(struct kvm_dmm_batch *to, pgoff_t to_index,
+			struct kvm_dmm_batch *from, pgoff_t from_index);
+void kvm_dmm_batch_end(struct kvm_dmm_batch *batch);
+
+enum kvm_dmm_kind kvm_dmm_peek(struct kvm_dmm_pool *pool, pgoff_t index,
+			       bool *write_protected);
+int kvm_dmm_young(struct kvm_dmm_pool *pool, pgoff_t base,
+		  unsigned long *young);
+
+#endif /* _LINUX_KVM_DMM_H */

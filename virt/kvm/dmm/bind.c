@@ -1,0 +1,443 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * Dynamic memory mapping: memory slots on dmmfs files.
+ *
+ * A slot whose host address lies in a mapping of a dmmfs file is bound to the
+ * file and offset when it is created, and from then on its faults are resolved
+ * by the file's map, whatever the VMM does with its own mapping.
+ *
+ * The binding is of a VM, address space and slot number: KVM replaces the slot
+ * object when it moves a slot or changes its flags, so the slot in use is
+ * looked up when it is needed, under SRCU, as MMU notifiers do.  A binding
+ * enters the tree before its slot becomes active and leaves it after no vCPU
+ * can use the slot any more.
+ */
+#include <linux/file.h>
+#include <linux/kvm_host.h>
+#include <linux/pagemap.h>
+#include <trace/events/kvm_dmm.h>
+
+#include "../kvm_mm.h"
+#include "dmm.h"
+
+/**
+ * struct kvm_dmm_binding - a memory slot on a dmmfs file
+ * @node: in pool->bindings, over page offsets
+ * @kvm: the VM
+ * @file: keeps file and mount alive
+ * @as_id: address space
+ * @id: slot number
+ * @pgoff: page offset of the slot's first page
+ * @writable: false if the VMM could not write the memory itself
+ */
+struct kvm_dmm_binding {
+	struct interval_tree_node node;
+	struct kvm *kvm;
+	struct file *file;
+	int as_id;
+	int id;
+	pgoff_t pgoff;
+	bool writable;
+};
+
+static struct kvm_dmm_pool *dmm_binding_pool(struct kvm_dmm_binding *binding)
+{
+	return dmm_pool(file_inode(binding->file));
+}
+
+static pgoff_t dmm_gfn_to_index(const struct kvm_memory_slot *slot, gfn_t gfn)
+{
+	return slot->dmm->pgoff + (gfn - slot->base_gfn);
+}
+
+/*
+ * Find out which file the addresses of a slot belong to.
+ *
+ * Return: 1: all to one file, in a row; 0: none to a dmmfs file;
+ *	-EINVAL: anything else, or beyond the end of the file.
+ */
+static int dmm_find_file(const struct kvm_memory_slot *slot,
+			 struct file **filep, pgoff_t *pgoff, bool *writable)
+{
+	unsigned long start = slot->userspace_addr;
+	unsigned long end = start + slot->npages * PAGE_SIZE;
+	unsigned long addr = start;
+	struct mm_struct *mm = current->mm;
+	struct vm_area_struct *vma;
+	struct file *file = NULL;
+	bool other = false;
+	int r = 0;
+
+	mmap_read_lock(mm);
+	VMA_ITERATOR(vmi, mm, start);
+	for_each_vma_range(vmi, vma, end) {
+		if (vma->vm_ops != &dmm_vm_ops) {
+			other = true;
+			continue;
+		}
+		if (!file) {
+			file = vma->vm_file;
+			*pgoff = linear_page_index(vma, start);
+			*writable = true;
+		}
+		if (vma->vm_file->f_inode != file->f_inode ||
+		    linear_page_index(vma, addr) !=
+		    *pgoff + ((addr - start) >> PAGE_SHIFT) ||
+		    vma->vm_start > addr) {
+			other = true;
+			break;
+		}
+		*writable &= !!(vma->vm_flags & VM_WRITE);
+		addr = vma->vm_end;
+	}
+	if (file) {
+		if (other || addr < end ||
+		    *pgoff + slot->npages > dmm_pages(dmm_pool(file_inode(file))))
+			r = -EINVAL;
+		else
+			r = 1;
+	}
+	if (r > 0)
+		*filep = get_file(file);
+	mmap_read_unlock(mm);
+	if (r < 0)
+		pr_info_ratelimited("kvm_dmm: slot %d of pid %d is not within one dmmfs file\n",
+				    slot->id, task_tgid_nr(current));
+	return r;
+}
+
+/**
+ * kvm_dmm_bind - bind a new slot object to a dmmfs file, if it is on one
+ * @kvm: the VM
+ * @old: the slot that @new replaces, or NULL
+ * @new: the slot
+ *
+ * Context: May sleep.  kvm->slots_lock is held; @new is not active yet.
+ * Return: 0, also for other memory; -EINVAL: the range is not within one dmmfs
+ *	file; -ENOMEM; for a static pool the errors of filling it.
+ */
+int kvm_dmm_bind(struct kvm *kvm, const struct kvm_memory_slot *old,
+		 struct kvm_memory_slot *new)
+{
+	struct kvm_dmm_binding *binding;
+	struct kvm_dmm_pool *pool;
+	struct file *file;
+	bool writable;
+	pgoff_t pgoff;
+	int r;
+
+	lockdep_assert_held(&kvm->slots_lock);
+	if (old) {
+		new->dmm = old->dmm;
+		return 0;
+	}
+	r = dmm_find_file(new, &file, &pgoff, &writable);
+	if (r <= 0)
+		return r;
+
+	r = -ENOMEM;
+	binding = kzalloc(sizeof(*binding), GFP_KERNEL_ACCOUNT);
+	if (!binding)
+		goto put;
+	binding->node.start = pgoff;
+	binding->node.last = pgoff + new->npages - 1;
+	binding->kvm = kvm;
+	binding->file = file;
+	binding->as_id = new->as_id;
+	binding->id = new->id;
+	binding->pgoff = pgoff;
+	binding->writable = writable;
+
+	pool = dmm_binding_pool(binding);
+	if (!READ_ONCE(pool->nr_lazy)) {
+		r = dmm_populate(pool, binding->node.start, binding->node.last);
+		if (r)
+			goto free;
+	}
+	down_write(&pool->bind_lock);
+	interval_tree_insert(&binding->node, &pool->bindings);
+	up_write(&pool->bind_lock);
+	new->dmm = binding;
+	return 0;
+free:
+	kfree(binding);
+put:
+	fput(file);
+	return r;
+}
+
+/**
+ * kvm_dmm_unbind - forget a slot that is not, or no longer, in use
+ * @slot: the slot, bound or not
+ *
+ * Context: May sleep.  kvm->slots_lock is held, or the VM is going away.
+ */
+void kvm_dmm_unbind(struct kvm_memory_slot *slot)
+{
+	struct kvm_dmm_binding *binding = slot->dmm;
+	struct kvm_dmm_pool *pool;
+
+	if (!binding)
+		return;
+	pool = dmm_binding_pool(binding);
+	down_write(&pool->bind_lock);
+	interval_tree_remove(&binding->node, &pool->bindings);
+	up_write(&pool->bind_lock);
+	slot->dmm = NULL;
+	fput(binding->file);
+	kfree(binding);
+}
+
+/* The slot object of a binding now; NULL while there is none. */
+static struct kvm_memory_slot *dmm_bound_slot(struct kvm_dmm_binding *binding)
+{
+	struct kvm_memory_slot *slot;
+
+	slot = id_to_memslot(__kvm_memslots(binding->kvm, binding->as_id),
+			     binding->id);
+	return slot && slot->dmm == binding ? slot : NULL;
+}
+
+/* Zap or write-protect what one slot maps of a batch. */
+static void dmm_invalidate_slot(struct kvm_dmm_batch *batch, bool protect,
+				struct kvm_dmm_binding *binding)
+{
+	struct kvm_gfn_range range = {
+		.may_block = true,
+		.attr_filter = KVM_FILTER_SHARED,
+	};
+	struct kvm *kvm = binding->kvm;
+	struct kvm_memory_slot *slot;
+	unsigned int start, end;
+	pgoff_t first, last;
+	bool flush = false;
+	int idx;
+
+	idx = srcu_read_lock(&kvm->srcu);
+	slot = dmm_bound_slot(binding);
+	if (!slot)
+		goto unlock;
+
+	range.slot = slot;
+	KVM_MMU_LOCK(kvm);
+	kvm_mmu_invalidate_begin(kvm);
+	for_each_set_bitrange(start, end, batch->locked, KVM_DMM_REGION_PAGES) {
+		first = max(batch->base + start, binding->node.start);
+		last = min(batch->base + end - 1, binding->node.last);
+		if (first > last)
+			continue;
+		range.start = slot->base_gfn + (first - binding->pgoff);
+		range.end = slot->base_gfn + (last - binding->pgoff) + 1;
+		kvm_mmu_invalidate_range_add(kvm, range.start, range.end);
+		flush |= protect ? kvm_arch_dmm_protect(kvm, &range) :
+				   kvm_unmap_gfn_range(kvm, &range);
+	}
+	if (flush)
+		kvm_flush_remote_tlbs(kvm);
+	/* No range was added if the slot ends before the first entry. */
+	if (kvm->mmu_invalidate_range_start == INVALID_GPA)
+		kvm_mmu_invalidate_range_add(kvm, slot->base_gfn,
+					     slot->base_gfn);
+	kvm_mmu_invalidate_end(kvm);
+	KVM_MMU_UNLOCK(kvm);
+	if (!protect)
+		kvm_arch_guest_memory_reclaimed(kvm);
+unlock:
+	srcu_read_unlock(&kvm->srcu, idx);
+}
+
+/**
+ * dmm_invalidate_slots - lower what KVM's page tables have for a batch
+ * @batch: the batch
+ * @protect: leave the pages readable
+ *
+ * Context: May sleep.  The entries are busy: a slot that is bound after
+ *	@bind_lock was taken here finds them so.
+ */
+void dmm_invalidate_slots(struct kvm_dmm_batch *batch, bool protect)
+{
+	struct kvm_dmm_pool *pool = batch->pool;
+	struct interval_tree_node *node;
+	pgoff_t first, last;
+
+	first = batch->base + find_first_bit(batch->locked,
+					     KVM_DMM_REGION_PAGES);
+	last = batch->base + find_last_bit(batch->locked, KVM_DMM_REGION_PAGES);
+
+	down_read(&pool->bind_lock);
+	for (node = interval_tree_iter_first(&pool->bindings, first, last);
+	     node; node = interval_tree_iter_next(node, first, last))
+		dmm_invalidate_slot(batch, protect,
+				    container_of(node, struct kvm_dmm_binding,
+						 node));
+	up_read(&pool->bind_lock);
+}
+
+/**
+ * kvm_dmm_gfn_to_pfn - resolve a guest page by the map of its file
+ * @slot: a bound slot
+ * @gfn: guest frame number in it
+ * @atomic: do not sleep
+ * @interruptible: any signal ends a wait
+ * @async: not NULL: do not wait; set if that would be needed
+ * @write: the access writes
+ * @writable: set to whether the page may be mapped for writing, or NULL
+ *
+ * Context: As the arguments say.  kvm->srcu is held.
+ * Return: The page frame number, with a reference, or a KVM_PFN_ERR_*.
+ */
+kvm_pfn_t kvm_dmm_gfn_to_pfn(const struct kvm_memory_slot *slot, gfn_t gfn,
+			     bool atomic, bool interruptible, bool *async,
+			     bool write, bool *writable)
+{
+	struct kvm_dmm_binding *binding = slot->dmm;
+	struct kvm_vm_stat_generic *stat = &binding->kvm->stat.generic;
+	unsigned int flags = 0;
+	struct page *page;
+	bool w;
+	int r;
+
+	if (write && !binding->writable)
+		return KVM_PFN_ERR_RO_FAULT;
+	if (write)
+		flags |= DMM_WRITE;
+	if (atomic)
+		flags |= DMM_ATOMIC;
+	if (async)
+		flags |= DMM_NOWAIT;
+	if (interruptible)
+		flags |= DMM_INTR;
+
+	r = dmm_resolve(dmm_binding_pool(binding), dmm_gfn_to_index(slot, gfn),
+			flags, &page, &w);
+	switch (r) {
+	case 0:
+		stat->dmm_resolved++;
+		if (writable)
+			*writable = w && binding->writable;
+		return page_to_pfn(page);
+	case -EBUSY:
+		stat->dmm_wait++;
+		*async = true;
+		return KVM_PFN_ERR_FAULT;
+	case -EINTR:
+		return KVM_PFN_ERR_SIGPENDING;
+	}
+	if (!atomic)
+		stat->dmm_failed++;
+	return KVM_PFN_ERR_FAULT;
+}
+
+/**
+ * kvm_dmm_get_pages - pages that can be mapped for writing at once
+ * @slot: a bound slot
+ * @gfn: first guest frame number
+ * @pages: out: the pages, each with a reference
+ * @nr: how many at most, within the slot
+ *
+ * Context: Any.
+ * Return: The number of pages, up to the first that would need work.
+ */
+int kvm_dmm_get_pages(const struct kvm_memory_slot *slot, gfn_t gfn,
+		      struct page **pages, int nr)
+{
+	struct kvm_dmm_binding *binding = slot->dmm;
+	int n;
+
+	if (!binding->writable)
+		return 0;
+	for (n = 0; n < nr; n++) {
+		if (dmm_resolve(dmm_binding_pool(binding),
+				dmm_gfn_to_index(slot, gfn + n),
+				DMM_WRITE | DMM_ATOMIC, &pages[n], NULL))
+			break;
+	}
+	return n;
+}
+
+/**
+ * kvm_dmm_is_block - may the 2 MiB around a guest page be mapped at once?
+ * @slot: a bound slot
+ * @gfn: guest frame number in it
+ *
+ * Context: kvm->mmu_lock is held if the answer is used for a mapping: whoever
+ *	changes one of the entries takes it after making the entry busy, and
+ *	before writing the new one.
+ * Return: True if all 512 entries are writable frames in a row.
+ */
+bool kvm_dmm_is_block(const struct kvm_memory_slot *slot, gfn_t gfn)
+{
+	struct kvm_dmm_binding *binding = slot->dmm;
+	struct kvm_dmm_region *region;
+
+	if (!binding->writable)
+		return false;
+	region = dmm_region(dmm_binding_pool(binding),
+			    dmm_gfn_to_index(slot, gfn));
+	return region && READ_ONCE(region->block) &&
+	       !atomic_read(&region->deviants);
+}
+
+/**
+ * kvm_dmm_slot_ugfn - number of the host page behind a slot's first page
+ * @slot: a slot, bound or not
+ *
+ * Guest and host must agree on what 2 MiB are.  For a bound slot the host's are
+ * those of the file, wherever the VMM has mapped it.
+ *
+ * Return: Page offset in the file, or page number of the host address.
+ */
+unsigned long kvm_dmm_slot_ugfn(const struct kvm_memory_slot *slot)
+{
+	return slot->dmm ? slot->dmm->pgoff :
+			   slot->userspace_addr >> PAGE_SHIFT;
+}
+
+/**
+ * kvm_dmm_young - which pages were accessed since the last call
+ * @pool: the pool
+ * @base: page offset of a region
+ * @young: out: KVM_DMM_REGION_PAGES bits
+ *
+ * Tests and clears the access bits of all VMs that have the region, in one
+ * lock hold for each.  Without a flush of TLBs a page that is in use may look
+ * idle once.  Accesses by processes do not count.
+ *
+ * Context: May sleep.
+ * Return: The number of accessed pages.
+ */
+int kvm_dmm_young(struct kvm_dmm_pool *pool, pgoff_t base, unsigned long *young)
+{
+	struct kvm_gfn_range range = { .may_block = true };
+	pgoff_t end = base + KVM_DMM_REGION_PAGES - 1;
+	struct interval_tree_node *node;
+	int idx;
+
+	bitmap_zero(young, KVM_DMM_REGION_PAGES);
+	down_read(&pool->bind_lock);
+	for (node = interval_tree_iter_first(&pool->bindings, base, end);
+	     node; node = interval_tree_iter_next(node, base, end)) {
+		struct kvm_dmm_binding *binding =
+			container_of(node, struct kvm_dmm_binding, node);
+		pgoff_t index = max(base, node->start);
+		struct kvm *kvm = binding->kvm;
+
+		idx = srcu_read_lock(&kvm->srcu);
+		range.slot = dmm_bound_slot(binding);
+		if (range.slot) {
+			KVM_MMU_LOCK(kvm);
+			for (; index <= min(end, node->last); index++) {
+				range.start = range.slot->base_gfn +
+					      (index - binding->pgoff);
+				range.end = range.start + 1;
+				if (kvm_age_gfn(kvm, &range))
+					__set_bit(index - base, young);
+			}
+			KVM_MMU_UNLOCK(kvm);
+		}
+		srcu_read_unlock(&kvm->srcu, idx);
+	}
+	up_read(&pool->bind_lock);
+	return bitmap_weight(young, KVM_DMM_REGION_PAGES);
+}
+EXPORT_SYMBOL_GPL(kvm_dmm_young);

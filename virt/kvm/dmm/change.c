@@ -1,0 +1,585 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * Dynamic memory mapping: how an entry changes while everyone runs.
+ *
+ * The one invariant: no cached translation, in page tables of KVM or of
+ * processes, ever allows more than the entry in the map allows.  To lower what
+ * an entry allows:
+ *
+ *  1. Set its busy bit.  From now on no fault resolves it.
+ *  2. In each VM with a slot on it, under mmu_lock: kvm_mmu_invalidate_begin(),
+ *     zap or write-protect, flush, kvm_mmu_invalidate_end().
+ *  3. Take the mappings of processes away, under the page lock of the frame.
+ *  4. Where nobody else may use the frame: freeze its reference count.
+ *  5. Do with the content what there is to do.  This may sleep.
+ *  6. Write the new entry, which clears the busy bit, and wake waiters.
+ *
+ * Why no invalidation has to stay open between 2 and 6:
+ *
+ *	vCPU fault				change
+ *	----------				------
+ *	a. sample mmu_invalidate_seq		1. set busy bit
+ *	b. read entry, take reference		2. mmu_lock { zap, seq++ }
+ *	c. mmu_lock { seq unchanged?		6. new entry
+ *	   install SPTE }
+ *
+ * If c is before 2, the SPTE is zapped.  If c is after 2 and a was before it,
+ * the sequence has changed and the fault is tried again.  If a is after 2, so
+ * is b, which therefore sees the busy bit, or what came after it.
+ *
+ * A process's fault has its page table entry installed after the handler has
+ * returned, by the kernel:
+ *
+ *	process fault				change
+ *	-------------				------
+ *	a. lock page				1. set busy bit
+ *	b. read entry: not busy			3. lock page { unmap }
+ *	c. install PTE, unlock page		6. new entry
+ *
+ * If a is before 3, then 3 waits for c and removes the PTE.  If a is after 3,
+ * b sees the busy bit.  Absent memory that was read is mapped by pool->zero,
+ * whose page lock serves in the same way.
+ *
+ * To raise what an entry allows takes its busy bit only.
+ */
+#include <linux/highmem.h>
+#include <linux/pagemap.h>
+#include <trace/events/kvm_dmm.h>
+
+#include "dmm.h"
+
+#define for_each_locked(batch, i) \
+	for_each_set_bit(i, (batch)->locked, KVM_DMM_REGION_PAGES)
+
+static unsigned int dmm_offset(pgoff_t index)
+{
+	return index & (KVM_DMM_REGION_PAGES - 1);
+}
+
+static void dmm_batch_init(struct kvm_dmm_batch *batch,
+			   struct kvm_dmm_pool *pool,
+			   struct kvm_dmm_region *region, pgoff_t index)
+{
+	batch->pool = pool;
+	batch->region = region;
+	batch->base = round_down(index, KVM_DMM_REGION_PAGES);
+	bitmap_zero(batch->locked, KVM_DMM_REGION_PAGES);
+	bitmap_zero(batch->frozen, KVM_DMM_REGION_PAGES);
+}
+
+/* What the map has at a place of the batch, as its owner sees it. */
+static u64 dmm_batch_entry(struct kvm_dmm_batch *batch, unsigned int i)
+{
+	return dmm_content(READ_ONCE(batch->region->entry[i]));
+}
+
+/**
+ * kvm_dmm_batch_start - begin a change of entries of one region
+ * @batch: the batch
+ * @pool: the pool
+ * @index: a page offset in the region
+ *
+ * Context: Any.
+ * Return: False if the region has nothing in it; the batch is not started.
+ */
+bool kvm_dmm_batch_start(struct kvm_dmm_batch *batch,
+			 struct kvm_dmm_pool *pool, pgoff_t index)
+{
+	struct kvm_dmm_region *region = dmm_region(pool, index);
+
+	if (!region)
+		return false;
+	dmm_batch_init(batch, pool, region, index);
+	return true;
+}
+EXPORT_SYMBOL_GPL(kvm_dmm_batch_start);
+
+/**
+ * kvm_dmm_next_region - find the next region with anything in it
+ * @pool: the pool
+ * @index: in: where to start; out: first page offset, at or after @index
+ * @last: last page offset of interest
+ *
+ * Context: Any.
+ * Return: False if there is none.
+ */
+bool kvm_dmm_next_region(struct kvm_dmm_pool *pool, pgoff_t *index,
+			 pgoff_t last)
+{
+	unsigned long i = *index >> DMM_REGION_SHIFT;
+
+	if (*index > last ||
+	    !xa_find(&pool->regions, &i, last >> DMM_REGION_SHIFT, XA_PRESENT))
+		return false;
+	*index = max(*index, (pgoff_t)i << DMM_REGION_SHIFT);
+	return true;
+}
+EXPORT_SYMBOL_GPL(kvm_dmm_next_region);
+
+/**
+ * kvm_dmm_batch_add - try to own an entry
+ * @batch: the batch, of the region in which @index lies
+ * @index: page offset
+ *
+ * Context: Any; does not sleep.
+ * Return: True if the entry has a frame of its own and now belongs to the
+ *	batch.
+ */
+bool kvm_dmm_batch_add(struct kvm_dmm_batch *batch, pgoff_t index)
+{
+	u64 *entry = dmm_entry(batch->region, index);
+	u64 e = READ_ONCE(*entry);
+
+	if (e & DMM_BUSY || dmm_kind(e) != KVM_DMM_FRAME ||
+	    !dmm_trylock(batch->region, entry, e))
+		return false;
+	__set_bit(dmm_offset(index), batch->locked);
+	return true;
+}
+EXPORT_SYMBOL_GPL(kvm_dmm_batch_add);
+
+/**
+ * dmm_batch_lock - own an entry, waiting for it
+ * @batch: the batch; @index is higher than all that it has
+ * @index: page offset
+ *
+ * Context: May sleep, as long as others work on the entry.
+ * Return: False if the entry is absent and in no page table: nothing to do.
+ */
+bool dmm_batch_lock(struct kvm_dmm_batch *batch, pgoff_t index)
+{
+	u64 *entry = dmm_entry(batch->region, index);
+	u64 e;
+
+	for (;;) {
+		e = READ_ONCE(*entry);
+		if (!e)
+			return false;
+		if (e & DMM_BUSY) {
+			dmm_wait(batch->pool, entry, TASK_UNINTERRUPTIBLE);
+			continue;
+		}
+		if (dmm_trylock(batch->region, entry, e))
+			break;
+	}
+	__set_bit(dmm_offset(index), batch->locked);
+	return true;
+}
+
+/**
+ * dmm_batch_hold - make a batch of one entry that the caller owns already
+ * @batch: the batch
+ * @pool: the pool
+ * @region: the region
+ * @index: page offset of the entry, busy by the caller
+ */
+void dmm_batch_hold(struct kvm_dmm_batch *batch, struct kvm_dmm_pool *pool,
+		    struct kvm_dmm_region *region, pgoff_t index)
+{
+	dmm_batch_init(batch, pool, region, index);
+	__set_bit(dmm_offset(index), batch->locked);
+}
+
+/*
+ * Take one page out of all processes.  The page lock makes a fault that
+ * already looked at the entry finish first.
+ */
+static void dmm_unmap_frame(struct kvm_dmm_pool *pool, struct page *page,
+			    pgoff_t index)
+{
+	lock_page(page);
+	if (page_mapped(page))
+		unmap_mapping_pages(pool->inode.i_mapping, index, 1, false);
+	unlock_page(page);
+}
+
+/* Step 3 for the run of entries [first, end). */
+static void dmm_unmap_processes(struct kvm_dmm_batch *batch,
+				unsigned int first, unsigned int end)
+{
+	struct address_space *mapping = batch->pool->inode.i_mapping;
+	bool mapped = false, zero = false;
+	unsigned int i;
+	u64 e;
+
+	for (i = first; i < end; i++) {
+		e = dmm_batch_entry(batch, i);
+		zero |= e & DMM_CACHED;
+		mapped |= dmm_has_page(e) && page_mapped(dmm_page(e));
+	}
+
+	/* Most goes at once; what a fault adds now is found page by page. */
+	if (zero)
+		lock_page(batch->pool->zero);
+	if (zero || mapped)
+		unmap_mapping_pages(mapping, batch->base + first, end - first,
+				    false);
+	if (zero)
+		unlock_page(batch->pool->zero);
+
+	for (i = first; i < end; i++) {
+		e = dmm_batch_entry(batch, i);
+		if (dmm_has_page(e))
+			dmm_unmap_frame(batch->pool, dmm_page(e),
+					batch->base + i);
+	}
+}
+
+/* Steps 2 and 3 for all entries of the batch. */
+static void dmm_lower(struct kvm_dmm_batch *batch, bool protect)
+{
+	unsigned int first, end;
+
+	dmm_invalidate_slots(batch, protect);
+	for_each_set_bitrange(first, end, batch->locked, KVM_DMM_REGION_PAGES)
+		dmm_unmap_processes(batch, first, end);
+}
+
+/**
+ * dmm_batch_unmap - take the entries of a batch out of all page tables
+ * @batch: the batch
+ *
+ * Context: May sleep.
+ */
+void dmm_batch_unmap(struct kvm_dmm_batch *batch)
+{
+	trace_kvm_dmm_unmap(batch);
+	dmm_lower(batch, false);
+}
+
+/* Give an entry back as it was. */
+static void dmm_batch_undo(struct kvm_dmm_batch *batch, unsigned int i)
+{
+	u64 e = dmm_batch_entry(batch, i);
+
+	if (__test_and_clear_bit(i, batch->frozen))
+		page_ref_unfreeze(dmm_page(e), 1);
+	__clear_bit(i, batch->locked);
+	dmm_unlock(batch->region, &batch->region->entry[i], e);
+}
+
+/*
+ * Step 4: keep the frames that only the map holds.  mlock()ed pages are held
+ * by their owner's wish; everything else that is in use has a reference.
+ */
+static unsigned int dmm_batch_freeze(struct kvm_dmm_batch *batch)
+{
+	unsigned int i, n = 0;
+
+	for_each_locked(batch, i) {
+		u64 e = dmm_batch_entry(batch, i);
+		struct page *page = dmm_page(e);
+
+		if (dmm_kind(e) != KVM_DMM_FRAME)
+			continue;
+		if (!folio_test_mlocked(page_folio(page)) && page_ref_freeze(page, 1)) {
+			__set_bit(i, batch->frozen);
+			n++;
+		} else {
+			dmm_count(batch->pool, DMM_STAT_reject_pinned);
+			dmm_batch_undo(batch, i);
+		}
+	}
+	return n;
+}
+
+/**
+ * kvm_dmm_batch_take - get the frames of a batch for oneself
+ * @batch: the batch
+ *
+ * Takes the frames out of all page tables.  Those that somebody else uses, for
+ * I/O for example, leave the batch as they were.  Nobody can reach the content
+ * of the others until the batch ends.
+ *
+ * Context: May sleep.
+ * Return: The number of entries left in the batch.
+ */
+unsigned int kvm_dmm_batch_take(struct kvm_dmm_batch *batch)
+{
+	if (bitmap_empty(batch->locked, KVM_DMM_REGION_PAGES))
+		return 0;
+	dmm_batch_unmap(batch);
+	return dmm_batch_freeze(batch);
+}
+EXPORT_SYMBOL_GPL(kvm_dmm_batch_take);
+
+/**
+ * kvm_dmm_batch_protect - write-protect the frames of a batch
+ * @batch: the batch
+ *
+ * Guests keep reading them.  When the batch ends, every page that is still in
+ * it is protected: as long as kvm_dmm_peek() says so, its content has not
+ * changed.  The frames are frozen until then, so their content can be read or
+ * compared before.
+ *
+ * Context: May sleep.
+ * Return: The number of entries left in the batch.
+ */
+unsigned int kvm_dmm_batch_protect(struct kvm_dmm_batch *batch)
+{
+	unsigned int i, n;
+
+	if (bitmap_empty(batch->locked, KVM_DMM_REGION_PAGES))
+		return 0;
+	trace_kvm_dmm_protect(batch);
+	dmm_lower(batch, true);
+	n = dmm_batch_freeze(batch);
+	for_each_set_bit(i, batch->frozen, KVM_DMM_REGION_PAGES) {
+		u64 *entry = &batch->region->entry[i];
+		u64 e = READ_ONCE(*entry);
+
+		/* Waiters may set their bit meanwhile. */
+		while (!try_cmpxchg64(entry, &e, e | DMM_WP))
+			;
+	}
+	return n;
+}
+EXPORT_SYMBOL_GPL(kvm_dmm_batch_protect);
+
+/**
+ * kvm_dmm_batch_page - the frame at an offset
+ * @batch: a batch after kvm_dmm_batch_take() or kvm_dmm_batch_protect()
+ * @index: page offset
+ *
+ * Context: Any.
+ * Return: The page, or NULL if the entry left the batch.
+ */
+struct page *kvm_dmm_batch_page(struct kvm_dmm_batch *batch, pgoff_t index)
+{
+	unsigned int i = dmm_offset(index);
+
+	return test_bit(i, batch->frozen) ?
+	       dmm_page(dmm_batch_entry(batch, i)) : NULL;
+}
+EXPORT_SYMBOL_GPL(kvm_dmm_batch_page);
+
+/**
+ * dmm_batch_set - write an entry of a batch, which leaves the batch
+ * @batch: the batch
+ * @index: page offset
+ * @new: the new value
+ */
+void dmm_batch_set(struct kvm_dmm_batch *batch, pgoff_t index, u64 new)
+{
+	unsigned int i = dmm_offset(index);
+
+	__clear_bit(i, batch->locked);
+	__clear_bit(i, batch->frozen);
+	dmm_unlock(batch->region, &batch->region->entry[i], new);
+}
+
+/* Replace a frozen frame by @new and free it. */
+static void dmm_batch_replace(struct kvm_dmm_batch *batch, pgoff_t index,
+			      u64 new)
+{
+	u64 e = dmm_batch_entry(batch, dmm_offset(index));
+	struct page *page = dmm_page(e);
+
+	page_ref_unfreeze(page, 1);
+	dmm_frame_disown(page);
+	dmm_batch_set(batch, index, new);
+	put_page(page);
+	dmm_uncharge(batch->pool, 1);
+}
+
+/**
+ * kvm_dmm_batch_token - replace a frame by a token
+ * @batch: a batch after kvm_dmm_batch_take()
+ * @policy: whose token it is
+ * @index: page offset
+ * @token: of up to KVM_DMM_TOKEN_BITS bits; comes back in the ops
+ *
+ * The policy has the content from now on; the frame is freed.
+ *
+ * Context: May sleep.  From the policy's reclaim op.
+ * Return: 0; -ENOENT: the entry is not in the batch; -EBUSY: the policy is
+ *	being detached and may add no tokens; -ERANGE: @token is too large.
+ *	On error the frame stays and the token remains the caller's.
+ */
+int kvm_dmm_batch_token(struct kvm_dmm_batch *batch,
+			struct kvm_dmm_policy *policy, pgoff_t index, u64 token)
+{
+	unsigned int i = dmm_offset(index);
+	u64 e = dmm_batch_entry(batch, i);
+
+	if (!test_bit(i, batch->frozen))
+		return -ENOENT;
+	if (token >> KVM_DMM_TOKEN_BITS)
+		return -ERANGE;
+	/* Pairs with the walk of dmm_detach(): either sees what the other did. */
+	if (READ_ONCE(policy->draining))
+		return -EBUSY;
+	if (e & DMM_KEPT)
+		dmm_free_token(batch->pool, dmm_policy_id(e),
+			       page_private(dmm_page(e)));
+	atomic_long_inc(&batch->pool->nr_tokens);
+	dmm_count(batch->pool, DMM_STAT_token);
+	trace_kvm_dmm_token(batch->pool, index, policy->ops->name, token);
+	dmm_batch_replace(batch, index, dmm_mk_token(policy->id, token));
+	return 0;
+}
+EXPORT_SYMBOL_GPL(kvm_dmm_batch_token);
+
+/**
+ * kvm_dmm_batch_kept - replace a frame by the token that it came from
+ * @batch: a batch after kvm_dmm_batch_take()
+ * @policy: the policy
+ * @index: page offset
+ * @token: where to store the token, or NULL
+ *
+ * For frames that @policy fetched and kept, and that were not written since:
+ * the content need not be stored again.
+ *
+ * Context: May sleep.  From the policy's reclaim op.
+ * Return: 0; -ENOENT: the frame is not in the batch or not kept by @policy.
+ */
+int kvm_dmm_batch_kept(struct kvm_dmm_batch *batch,
+		       struct kvm_dmm_policy *policy, pgoff_t index, u64 *token)
+{
+	unsigned int i = dmm_offset(index);
+	u64 e = dmm_batch_entry(batch, i);
+	u64 kept;
+
+	if (!test_bit(i, batch->frozen) || !(e & DMM_KEPT) ||
+	    dmm_policy_id(e) != policy->id || READ_ONCE(policy->draining))
+		return -ENOENT;
+	kept = page_private(dmm_page(e));
+	if (token)
+		*token = kept;
+	atomic_long_inc(&batch->pool->nr_tokens);
+	dmm_count(batch->pool, DMM_STAT_token);
+	trace_kvm_dmm_token(batch->pool, index, policy->ops->name, kept);
+	dmm_batch_replace(batch, index, dmm_mk_token(policy->id, kept));
+	return 0;
+}
+EXPORT_SYMBOL_GPL(kvm_dmm_batch_kept);
+
+/**
+ * kvm_dmm_batch_absent - give a frame up whose content is all zero
+ * @batch: a batch after kvm_dmm_batch_take()
+ * @index: page offset
+ *
+ * Context: May sleep.
+ * Return: 0; -ENOENT: the entry is not in the batch; -EINVAL: the frame has
+ *	content.
+ */
+int kvm_dmm_batch_absent(struct kvm_dmm_batch *batch, pgoff_t index)
+{
+	unsigned int i = dmm_offset(index);
+	u64 e = dmm_batch_entry(batch, i);
+	void *kaddr;
+	bool zero;
+
+	if (!test_bit(i, batch->frozen))
+		return -ENOENT;
+	kaddr = kmap_local_page(dmm_page(e));
+	zero = !memchr_inv(kaddr, 0, PAGE_SIZE);
+	kunmap_local(kaddr);
+	if (!zero)
+		return -EINVAL;
+	if (e & DMM_KEPT)
+		dmm_free_token(batch->pool, dmm_policy_id(e),
+			       page_private(dmm_page(e)));
+	dmm_count(batch->pool, DMM_STAT_drop);
+	dmm_batch_replace(batch, index, 0);
+	return 0;
+}
+EXPORT_SYMBOL_GPL(kvm_dmm_batch_absent);
+
+/**
+ * kvm_dmm_batch_end - give back all entries that are left in a batch
+ * @batch: the batch
+ *
+ * Context: Any.
+ */
+void kvm_dmm_batch_end(struct kvm_dmm_batch *batch)
+{
+	unsigned int i;
+
+	for_each_locked(batch, i)
+		dmm_batch_undo(batch, i);
+}
+EXPORT_SYMBOL_GPL(kvm_dmm_batch_end);
+
+/* Pages on their way to the allocator, and what they were charged. */
+struct dmm_gather {
+	struct page *page[32];
+	unsigned int nr;
+};
+
+static void dmm_gather_flush(struct dmm_gather *gather)
+{
+	release_pages(gather->page, gather->nr);
+	gather->nr = 0;
+}
+
+/* Give up what an entry of the batch has; returns frames to uncharge. */
+static unsigned int dmm_drop(struct kvm_dmm_batch *batch, unsigned int i,
+			     struct dmm_gather *gather)
+{
+	struct kvm_dmm_pool *pool = batch->pool;
+	pgoff_t index = batch->base + i;
+	u64 e = dmm_batch_entry(batch, i);
+	unsigned int nr = 0;
+
+	switch (dmm_kind(e)) {
+	case KVM_DMM_ABSENT:
+		break;
+	case KVM_DMM_FRAME:
+		if (e & DMM_KEPT)
+			dmm_free_token(pool, dmm_policy_id(e),
+				       page_private(dmm_page(e)));
+		dmm_frame_disown(dmm_page(e));
+		gather->page[gather->nr++] = dmm_page(e);
+		nr = 1;
+		break;
+	case KVM_DMM_SHARED:
+		dmm_shared_leave(pool, index, dmm_page(e));
+		break;
+	case KVM_DMM_TOKEN:
+		atomic_long_dec(&pool->nr_tokens);
+		dmm_free_token(pool, dmm_policy_id(e), dmm_token(e));
+		break;
+	}
+	dmm_count(pool, DMM_STAT_drop);
+	dmm_batch_set(batch, index, 0);
+	if (gather->nr == ARRAY_SIZE(gather->page))
+		dmm_gather_flush(gather);
+	return nr;
+}
+
+/**
+ * dmm_drop_range - make a range absent: a hole, or the end of the file
+ * @pool: the pool
+ * @first: first page offset
+ * @last: last page offset
+ *
+ * Frames that somebody holds leave the map all the same and are freed by their
+ * last user, as with any file.
+ *
+ * Context: May sleep.
+ */
+void dmm_drop_range(struct kvm_dmm_pool *pool, pgoff_t first, pgoff_t last)
+{
+	struct dmm_gather gather = { .nr = 0 };
+	struct kvm_dmm_batch batch;
+	unsigned int i, nr;
+	pgoff_t index, end;
+
+	for (index = first; kvm_dmm_next_region(pool, &index, last);
+	     index = batch.base + KVM_DMM_REGION_PAGES) {
+		kvm_dmm_batch_start(&batch, pool, index);
+		end = min(last, batch.base + KVM_DMM_REGION_PAGES - 1);
+		for (; index <= end; index++)
+			dmm_batch_lock(&batch, index);
+		if (bitmap_empty(batch.locked, KVM_DMM_REGION_PAGES))
+			continue;
+		dmm_batch_unmap(&batch);
+		nr = 0;
+		for_each_locked(&batch, i)
+			nr += dmm_drop(&batch, i, &gather);
+		dmm_gather_flush(&gather);
+		dmm_uncharge(pool, nr);
+		cond_resched();
+	}
+}

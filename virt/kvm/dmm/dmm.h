@@ -1,0 +1,294 @@
+/* SPDX-License-Identifier: GPL-2.0 */
+/*
+ * Dynamic memory mapping: what the files of the core share.
+ *
+ * Order of locks, outermost first:
+ *
+ *	kvm->slots_lock, inode lock, mmap_lock
+ *	  pool->policy_mutex
+ *	    pool->limit_mutex
+ *	      busy bits of entries (many: ascending; otherwise by trylock)
+ *	        pool->bind_lock
+ *	          kvm->srcu, kvm->mmu_lock
+ *	        page lock of a frame or of pool->zero
+ *	          i_mmap_rwsem, page table locks
+ *	        shared->lock
+ */
+#ifndef _KVM_DMM_DMM_H
+#define _KVM_DMM_DMM_H
+
+#include <linux/fs.h>
+#include <linux/interval_tree.h>
+#include <linux/kvm_dmm.h>
+#include <linux/mm.h>
+#include <linux/rwsem.h>
+#include <linux/srcu.h>
+#include <linux/wait.h>
+#include <linux/workqueue.h>
+#include <linux/xarray.h>
+
+#include "entry.h"
+#include "limit.h"
+
+struct kvm;
+struct kvm_memory_slot;
+
+#define DMMFS_MAGIC	0x444d4d46	/* "DMMF" */
+#define DMM_REGION_SHIFT	9	/* log2(KVM_DMM_REGION_PAGES) */
+
+/**
+ * struct kvm_dmm_region - the map of 2 MiB of guest memory
+ * @entry: KVM_DMM_REGION_PAGES entries, a page; see entry.h
+ * @block: first page frame number of 512 contiguous, aligned frames that were
+ *	allocated for this region, or 0; written with all entries busy
+ * @deviants: entries that are busy or are not the writable frame of the block;
+ *	kept while @block is set; at 0 the region may be mapped as 2 MiB
+ *
+ * Regions are made on the first touch and live as long as their file: nobody
+ * needs a lock or a reference to use one.
+ */
+struct kvm_dmm_region {
+	u64 *entry;
+	unsigned long block;
+	atomic_t deviants;
+};
+
+/* Counters, by cause; each is a file in pools/<ino>/stats/. */
+#define DMM_STATS(S)							\
+	S(fault)		/* page faults of guests and hosts */	\
+	S(zero_read)		/* reads of absent memory */		\
+	S(fill)			/* absent entry became a frame */	\
+	S(fill_block)		/* 2 MiB became frames at once */	\
+	S(unprotect)		/* write to a protected frame */	\
+	S(cow)			/* write to a shared frame: copied */	\
+	S(take_over)		/* the same by its last user */		\
+	S(fetch)		/* token became a frame */		\
+	S(fetch_failed)							\
+	S(token)		/* frame became a token */		\
+	S(drop)			/* frame or token given up */		\
+	S(share)		/* entry joined a shared frame */	\
+	S(busy_wait)		/* slept for a busy entry */		\
+	S(reject_pinned)	/* left alone: somebody holds it */	\
+	S(reclaim)		/* pages taken out by policies */	\
+	S(limit_wait)		/* waited at the limit */		\
+	S(limit_failed)		/* waited in vain: access failed */	\
+	S(eject)		/* policies ejected */
+
+enum dmm_stat {
+#define DMM_STAT_ENUM(name) DMM_STAT_##name,
+	DMM_STATS(DMM_STAT_ENUM)
+#undef DMM_STAT_ENUM
+	DMM_NR_STATS
+};
+
+struct dmm_stats {
+	u64 count[DMM_NR_STATS];
+};
+
+/**
+ * struct kvm_dmm_pool - the memory of one guest: a file in dmmfs
+ * @inode: the file
+ * @regions: page offset / 512 to struct kvm_dmm_region; grows only
+ * @bind_lock: held for reading while slots are invalidated
+ * @bindings: interval tree of the slots bound to this file, by page offset;
+ *	protected by @bind_lock
+ * @zero: page of zeros, mapped for reads of absent memory
+ * @resident: frames charged to this pool
+ * @compressed: bytes that policies keep for this pool in machine memory
+ * @nr_shared: entries of kind shared
+ * @nr_tokens: entries of kind token
+ * @max: limit for @resident and @compressed in pages; ULONG_MAX: size of file
+ * @min: what pressure from others leaves, in pages
+ * @limit_mutex: serializes changes of @max and @min
+ * @wait: for room below @max
+ * @margin_work: keeps a distance from @max
+ * @policies: attached policies in order of attachment; read under
+ *	dmm_policy_srcu, written under @policy_mutex
+ * @by_id: the same by the number in token entries
+ * @policy_mutex: serializes attach and detach
+ * @nr_lazy: attached policies that fill on touch
+ * @nr_fillers: attached policies with a fill op
+ * @nr_reclaimers: attached policies with a reclaim op
+ * @eject_work: detaches ejected policies
+ * @name: of the file, NULL without one; protected by dmm_names_lock
+ * @domain: sharing domain, "" for none; protected by dmm_names_lock
+ * @link: in the list of all pools; protected by dmm_pools_lock
+ * @dir: directory in sysfs, a struct dmm_dir
+ * @debugfs: directory in debugfs
+ * @stats: counters
+ */
+struct kvm_dmm_pool {
+	struct inode inode;
+	struct xarray regions;
+
+	struct rw_semaphore bind_lock;
+	struct rb_root_cached bindings;
+	struct page *zero;
+
+	atomic_long_t resident ____cacheline_aligned_in_smp;
+	atomic_long_t compressed;
+	atomic_long_t nr_shared;
+	atomic_long_t nr_tokens;
+
+	unsigned long max ____cacheline_aligned_in_smp;
+	unsigned long min;
+	struct mutex limit_mutex;
+	wait_queue_head_t wait;
+	struct work_struct margin_work;
+
+	struct list_head policies;
+	struct kvm_dmm_policy __rcu *by_id[DMM_MAX_POLICIES];
+	struct mutex policy_mutex;
+	unsigned int nr_lazy;
+	unsigned int nr_fillers;
+	unsigned int nr_reclaimers;
+	struct work_struct eject_work;
+
+	const char *name;
+	char domain[KVM_DMM_NAME_MAX + 1];
+	struct list_head link;
+	struct kobject *dir;
+	struct dentry *debugfs;
+	struct dmm_stats __percpu *stats;
+};
+
+static inline struct kvm_dmm_pool *dmm_pool(struct inode *inode)
+{
+	return container_of(inode, struct kvm_dmm_pool, inode);
+}
+
+static inline unsigned long dmm_ino(struct kvm_dmm_pool *pool)
+{
+	return pool->inode.i_ino;
+}
+
+/* Size of the file in pages, a last part of a page included. */
+static inline pgoff_t dmm_pages(struct kvm_dmm_pool *pool)
+{
+	return DIV_ROUND_UP_ULL(i_size_read(&pool->inode), PAGE_SIZE);
+}
+
+static inline void dmm_count(struct kvm_dmm_pool *pool, enum dmm_stat stat)
+{
+	this_cpu_inc(pool->stats->count[stat]);
+}
+
+static inline u64 *dmm_entry(struct kvm_dmm_region *region, pgoff_t index)
+{
+	return &region->entry[index & (KVM_DMM_REGION_PAGES - 1)];
+}
+
+static inline struct page *dmm_page(u64 e)
+{
+	return pfn_to_page(dmm_pfn(e));
+}
+
+/* map.c: regions, busy bits */
+struct kvm_dmm_region *dmm_region(struct kvm_dmm_pool *pool, pgoff_t index);
+struct kvm_dmm_region *dmm_region_get(struct kvm_dmm_pool *pool, pgoff_t index,
+				      gfp_t gfp);
+void dmm_regions_free(struct kvm_dmm_pool *pool);
+bool dmm_trylock(struct kvm_dmm_region *region, u64 *entry, u64 expect);
+void dmm_unlock(struct kvm_dmm_region *region, u64 *entry, u64 new);
+int dmm_wait(struct kvm_dmm_pool *pool, u64 *entry, int state);
+int kvm_dmm_map_init(void);
+void kvm_dmm_map_exit(void);
+
+/* frame.c: pages, from allocation to release */
+struct page *dmm_frame_alloc(struct kvm_dmm_pool *pool);
+void dmm_frame_own(struct kvm_dmm_pool *pool, struct page *page, pgoff_t index);
+void dmm_frame_disown(struct page *page);
+
+/* change.c: the protocol */
+bool dmm_batch_lock(struct kvm_dmm_batch *batch, pgoff_t index);
+void dmm_batch_hold(struct kvm_dmm_batch *batch, struct kvm_dmm_pool *pool,
+		    struct kvm_dmm_region *region, pgoff_t index);
+void dmm_batch_unmap(struct kvm_dmm_batch *batch);
+void dmm_batch_set(struct kvm_dmm_batch *batch, pgoff_t index, u64 new);
+void dmm_drop_range(struct kvm_dmm_pool *pool, pgoff_t first, pgoff_t last);
+
+/* fault.c */
+#define DMM_WRITE	BIT(0)	/* the access writes */
+#define DMM_ATOMIC	BIT(1)	/* must not sleep: only what is mapped anyway */
+#define DMM_NOWAIT	BIT(2)	/* -EAGAIN rather than waiting for long */
+#define DMM_INTR	BIT(3)	/* any signal ends a wait, not only fatal ones */
+#define DMM_PEEK	BIT(4)	/* absent memory: no page at all */
+
+int dmm_resolve(struct kvm_dmm_pool *pool, pgoff_t index, unsigned int flags,
+		struct page **page, bool *writable);
+bool dmm_current(struct kvm_dmm_pool *pool, pgoff_t index, struct page *page,
+		 bool write);
+int dmm_populate(struct kvm_dmm_pool *pool, pgoff_t first, pgoff_t last);
+
+/* shared.c */
+int kvm_dmm_shared_init(void);
+void kvm_dmm_shared_exit(void);
+bool dmm_shared_take_over(struct kvm_dmm_pool *pool, struct page *page);
+void dmm_shared_leave(struct kvm_dmm_pool *pool, pgoff_t index,
+		      struct page *page);
+
+/* pool.c */
+void dmm_pool_init(struct kvm_dmm_pool *pool);
+int dmm_charge(struct kvm_dmm_pool *pool, unsigned long nr, unsigned int flags);
+void dmm_charge_force(struct kvm_dmm_pool *pool, unsigned long nr);
+void dmm_uncharge(struct kvm_dmm_pool *pool, unsigned long nr);
+unsigned long dmm_used(struct kvm_dmm_pool *pool);
+unsigned long dmm_max(struct kvm_dmm_pool *pool);
+int dmm_set_max(struct kvm_dmm_pool *pool, unsigned long max);
+int dmm_set_min(struct kvm_dmm_pool *pool, unsigned long min);
+unsigned long dmm_reclaim(struct kvm_dmm_pool *pool, unsigned long nr,
+			  pgoff_t first, pgoff_t last,
+			  enum kvm_dmm_reason reason);
+void dmm_queue_work(struct work_struct *work);
+bool dmm_valid_domain(const char *domain);
+int dmm_set_domain(struct kvm_dmm_pool *pool, const char *domain);
+int kvm_dmm_pool_init(void);
+void kvm_dmm_pool_exit(void);
+extern struct mutex dmm_pools_lock;
+extern spinlock_t dmm_names_lock;
+extern struct list_head dmm_pools;
+
+/* policy.c */
+extern struct srcu_struct dmm_policy_srcu;
+int dmm_attach(struct kvm_dmm_pool *pool, const char *name);
+int dmm_attach_list(struct kvm_dmm_pool *pool, const char *names);
+int dmm_check_list(const char *names);
+int dmm_detach(struct kvm_dmm_pool *pool, const char *name);
+void dmm_detach_all(struct kvm_dmm_pool *pool);
+void dmm_eject(struct kvm_dmm_policy *policy, const char *op, int err);
+void dmm_eject_work(struct work_struct *work);
+ssize_t dmm_show_policies(struct kvm_dmm_pool *pool, char *buf);
+int dmm_fill_content(struct kvm_dmm_pool *pool, pgoff_t index,
+		     struct page *page);
+int dmm_fetch_token(struct kvm_dmm_pool *pool, u64 e, struct page *page);
+void dmm_free_token(struct kvm_dmm_pool *pool, unsigned int id, u64 token);
+ssize_t dmm_show_default_policies(char *buf);
+int dmm_set_default_policies(const char *names);
+
+/* sysfs.c, debugfs.c */
+int kvm_dmm_sysfs_init(void);
+void kvm_dmm_sysfs_exit(void);
+int dmm_sysfs_add_pool(struct kvm_dmm_pool *pool);
+void dmm_sysfs_del_pool(struct kvm_dmm_pool *pool);
+int dmm_sysfs_add_ops(struct kvm_dmm_policy_ops *ops);
+void dmm_sysfs_del_ops(struct kvm_dmm_policy_ops *ops);
+int dmm_sysfs_add_policy(struct kvm_dmm_policy *policy);
+void dmm_sysfs_del_policy(struct kvm_dmm_policy *policy);
+int kvm_dmm_debugfs_init(void);
+void kvm_dmm_debugfs_exit(void);
+void dmm_debugfs_add_pool(struct kvm_dmm_pool *pool);
+void dmm_debugfs_del_pool(struct kvm_dmm_pool *pool);
+
+/* dmmfs.c, file.c */
+int kvm_dmm_fs_init(void);
+void kvm_dmm_fs_exit(void);
+extern const struct file_operations dmm_file_operations;
+extern const struct vm_operations_struct dmm_vm_ops;
+extern const struct address_space_operations dmm_aops;
+int dmm_set_size(struct kvm_dmm_pool *pool, loff_t size);
+
+/* bind.c */
+struct kvm_dmm_binding;
+void dmm_invalidate_slots(struct kvm_dmm_batch *batch, bool protect);
+
+#endif /* _KVM_DMM_DMM_H */

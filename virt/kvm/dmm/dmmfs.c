@@ -1,0 +1,504 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * Dynamic memory mapping: dmmfs, the file system whose files are guests' memory.
+ *
+ * Names live in the dentry cache only, as in ramfs; a file is its pool.
+ */
+#include <linux/fs.h>
+#include <linux/fs_context.h>
+#include <linux/fs_parser.h>
+#include <linux/mm.h>
+#include <linux/module.h>
+#include <linux/pagemap.h>
+#include <linux/seq_file.h>
+#include <linux/slab.h>
+#include <linux/statfs.h>
+#include <linux/uaccess.h>
+
+#include "dmm.h"
+
+/**
+ * struct dmm_options - what a mount was asked for
+ * @policies: policies of new files, with colons; NULL: the defaults
+ * @domain: sharing domain of new files, or NULL
+ * @uid: owner of the root directory
+ * @gid: its group
+ * @mode: its permissions
+ */
+struct dmm_options {
+	char *policies;
+	char *domain;
+	kuid_t uid;
+	kgid_t gid;
+	umode_t mode;
+};
+
+static struct kmem_cache *dmm_pool_cache;
+static atomic64_t dmm_last_ino = ATOMIC64_INIT(0);
+
+static const struct inode_operations dmm_dir_operations;
+static const struct inode_operations dmm_file_inode_operations;
+
+static struct dmm_options *dmm_options(struct super_block *sb)
+{
+	return sb->s_fs_info;
+}
+
+static struct inode *dmm_alloc_inode(struct super_block *sb)
+{
+	struct kvm_dmm_pool *pool;
+
+	pool = alloc_inode_sb(sb, dmm_pool_cache, GFP_KERNEL);
+	if (!pool)
+		return NULL;
+	/* All but the inode, which has its constructor. */
+	memset((void *)pool + sizeof(pool->inode), 0,
+	       sizeof(*pool) - sizeof(pool->inode));
+	xa_init(&pool->regions);
+	init_rwsem(&pool->bind_lock);
+	pool->bindings = RB_ROOT_CACHED;
+	INIT_LIST_HEAD(&pool->policies);
+	mutex_init(&pool->policy_mutex);
+	INIT_WORK(&pool->eject_work, dmm_eject_work);
+	INIT_LIST_HEAD(&pool->link);
+	dmm_pool_init(pool);
+	return &pool->inode;
+}
+
+static void dmm_free_inode(struct inode *inode)
+{
+	kmem_cache_free(dmm_pool_cache, dmm_pool(inode));
+}
+
+/* The file is gone, nobody has it mapped or bound: give all of it back. */
+static void dmm_evict_inode(struct inode *inode)
+{
+	struct kvm_dmm_pool *pool = dmm_pool(inode);
+
+	truncate_inode_pages_final(&inode->i_data);
+	clear_inode(inode);
+	if (!S_ISREG(inode->i_mode))
+		return;
+
+	mutex_lock(&dmm_pools_lock);
+	list_del_init(&pool->link);
+	mutex_unlock(&dmm_pools_lock);
+	dmm_debugfs_del_pool(pool);
+	dmm_sysfs_del_pool(pool);
+	cancel_work_sync(&pool->eject_work);
+	cancel_work_sync(&pool->margin_work);
+	dmm_drop_range(pool, 0, ULONG_MAX);
+	dmm_detach_all(pool);
+	WARN_ON_ONCE(atomic_long_read(&pool->resident));
+	WARN_ON_ONCE(atomic_long_read(&pool->nr_shared));
+	WARN_ON_ONCE(atomic_long_read(&pool->nr_tokens));
+	dmm_regions_free(pool);
+	if (pool->zero)
+		put_page(pool->zero);
+	free_percpu(pool->stats);
+	kfree(pool->name);
+}
+
+static struct inode *dmm_new_inode(struct super_block *sb, struct inode *dir,
+				   umode_t mode)
+{
+	struct inode *inode = new_inode(sb);
+
+	if (!inode)
+		return NULL;
+	/* Not reused and the same for no two mounts: it names the pool. */
+	inode->i_ino = atomic64_inc_return(&dmm_last_ino);
+	inode_init_owner(&nop_mnt_idmap, inode, dir, mode);
+	simple_inode_init_ts(inode);
+	return inode;
+}
+
+/* A new file: the object, its pool, its files in sysfs, its policies. */
+static struct inode *dmm_new_file(struct super_block *sb, struct inode *dir,
+				  umode_t mode, const char *name)
+{
+	struct dmm_options *opts = dmm_options(sb);
+	struct inode *inode = dmm_new_inode(sb, dir, mode);
+	struct kvm_dmm_pool *pool;
+	int r = -ENOMEM;
+
+	if (!inode)
+		return ERR_PTR(-ENOMEM);
+	inode->i_op = &dmm_file_inode_operations;
+	inode->i_fop = &dmm_file_operations;
+	inode->i_mapping->a_ops = &dmm_aops;
+	mapping_set_unevictable(inode->i_mapping);
+
+	pool = dmm_pool(inode);
+	pool->stats = alloc_percpu(struct dmm_stats);
+	pool->zero = alloc_page(GFP_KERNEL_ACCOUNT | __GFP_ZERO);
+	if (!pool->stats || !pool->zero)
+		goto put;
+	pool->zero->mapping = NULL;
+	if (name) {
+		pool->name = kstrdup(name, GFP_KERNEL);
+		if (!pool->name)
+			goto put;
+	}
+	if (opts->domain)
+		strscpy(pool->domain, opts->domain);
+	r = dmm_sysfs_add_pool(pool);
+	if (r)
+		goto put;
+	r = dmm_attach_list(pool, opts->policies);
+	if (r) {
+		pr_warn_ratelimited("kvm_dmm: a new file cannot have the policies \"%s\" (%d)\n",
+				    opts->policies ?: "(default)", r);
+		goto put;
+	}
+	dmm_debugfs_add_pool(pool);
+	mutex_lock(&dmm_pools_lock);
+	list_add_tail(&pool->link, &dmm_pools);
+	mutex_unlock(&dmm_pools_lock);
+	return inode;
+put:
+	iput(inode);
+	return ERR_PTR(r);
+}
+
+/* Follow what the file is called; @name is kept, or NULL for no name. */
+static void dmm_set_name(struct inode *inode, const char *name)
+{
+	struct kvm_dmm_pool *pool = dmm_pool(inode);
+	const char *old;
+
+	spin_lock(&dmm_names_lock);
+	old = pool->name;
+	pool->name = name;
+	spin_unlock(&dmm_names_lock);
+	kfree(old);
+}
+
+static void dmm_add_entry(struct inode *dir, struct dentry *dentry,
+			  struct inode *inode)
+{
+	d_instantiate(dentry, inode);
+	dget(dentry);		/* pin the dentry in memory: the name is there */
+	inode_set_mtime_to_ts(dir, inode_set_ctime_current(dir));
+}
+
+static int dmm_create(struct mnt_idmap *idmap, struct inode *dir,
+		      struct dentry *dentry, umode_t mode, bool excl)
+{
+	struct inode *inode = dmm_new_file(dir->i_sb, dir, mode | S_IFREG,
+					   dentry->d_name.name);
+
+	if (IS_ERR(inode))
+		return PTR_ERR(inode);
+	dmm_add_entry(dir, dentry, inode);
+	return 0;
+}
+
+static int dmm_tmpfile(struct mnt_idmap *idmap, struct inode *dir,
+		       struct file *file, umode_t mode)
+{
+	struct inode *inode = dmm_new_file(dir->i_sb, dir, mode | S_IFREG,
+					   NULL);
+
+	if (IS_ERR(inode))
+		return finish_open_simple(file, PTR_ERR(inode));
+	d_tmpfile(file, inode);
+	return finish_open_simple(file, 0);
+}
+
+static int dmm_mkdir(struct mnt_idmap *idmap, struct inode *dir,
+		     struct dentry *dentry, umode_t mode)
+{
+	struct inode *inode = dmm_new_inode(dir->i_sb, dir, mode | S_IFDIR);
+
+	if (!inode)
+		return -ENOMEM;
+	inode->i_op = &dmm_dir_operations;
+	inode->i_fop = &simple_dir_operations;
+	inc_nlink(inode);
+	inc_nlink(dir);
+	dmm_add_entry(dir, dentry, inode);
+	return 0;
+}
+
+static int dmm_unlink(struct inode *dir, struct dentry *dentry)
+{
+	int r = simple_unlink(dir, dentry);
+
+	if (!r)
+		dmm_set_name(d_inode(dentry), NULL);
+	return r;
+}
+
+static int dmm_rename(struct mnt_idmap *idmap, struct inode *old_dir,
+		      struct dentry *old_dentry, struct inode *new_dir,
+		      struct dentry *new_dentry, unsigned int flags)
+{
+	struct inode *inode = d_inode(old_dentry), *over = d_inode(new_dentry);
+	char *name = NULL;
+	int r;
+
+	if (flags & ~RENAME_NOREPLACE)
+		return -EINVAL;
+	if (S_ISREG(inode->i_mode)) {
+		name = kstrdup(new_dentry->d_name.name, GFP_KERNEL);
+		if (!name)
+			return -ENOMEM;
+	}
+	r = simple_rename(idmap, old_dir, old_dentry, new_dir, new_dentry,
+			  flags);
+	if (r) {
+		kfree(name);
+		return r;
+	}
+	if (name)
+		dmm_set_name(inode, name);
+	if (over && S_ISREG(over->i_mode))
+		dmm_set_name(over, NULL);
+	return 0;
+}
+
+static int dmm_setattr(struct mnt_idmap *idmap, struct dentry *dentry,
+		       struct iattr *attr)
+{
+	struct inode *inode = d_inode(dentry);
+	int r;
+
+	r = setattr_prepare(idmap, dentry, attr);
+	if (r)
+		return r;
+	if (attr->ia_valid & ATTR_SIZE) {
+		r = dmm_set_size(dmm_pool(inode), attr->ia_size);
+		if (r)
+			return r;
+	}
+	setattr_copy(idmap, inode, attr);
+	return 0;
+}
+
+static int dmm_getattr(struct mnt_idmap *idmap, const struct path *path,
+		       struct kstat *stat, u32 request_mask,
+		       unsigned int query_flags)
+{
+	struct inode *inode = d_inode(path->dentry);
+
+	generic_fillattr(idmap, request_mask, inode, stat);
+	stat->blocks = (u64)atomic_long_read(&dmm_pool(inode)->resident) <<
+		       (PAGE_SHIFT - 9);
+	return 0;
+}
+
+static const struct inode_operations dmm_file_inode_operations = {
+	.setattr = dmm_setattr,
+	.getattr = dmm_getattr,
+};
+
+static const struct inode_operations dmm_dir_operations = {
+	.create = dmm_create,
+	.lookup = simple_lookup,
+	.unlink = dmm_unlink,
+	.mkdir = dmm_mkdir,
+	.rmdir = simple_rmdir,
+	.rename = dmm_rename,
+	.tmpfile = dmm_tmpfile,
+};
+
+/* Memory of the host that files could have, not what was promised to them. */
+static int dmm_statfs(struct dentry *dentry, struct kstatfs *buf)
+{
+	int r = simple_statfs(dentry, buf);
+	struct sysinfo si;
+
+	if (r)
+		return r;
+	si_meminfo(&si);
+	buf->f_blocks = si.totalram;
+	buf->f_bfree = si.freeram;
+	buf->f_bavail = si.freeram;
+	return 0;
+}
+
+static int dmm_show_options(struct seq_file *m, struct dentry *root)
+{
+	struct dmm_options *opts = dmm_options(root->d_sb);
+
+	if (opts->policies)
+		seq_show_option(m, "policies", opts->policies);
+	if (opts->domain)
+		seq_show_option(m, "domain", opts->domain);
+	return 0;
+}
+
+static const struct super_operations dmm_super_operations = {
+	.alloc_inode = dmm_alloc_inode,
+	.free_inode = dmm_free_inode,
+	.evict_inode = dmm_evict_inode,
+	.drop_inode = generic_delete_inode,
+	.statfs = dmm_statfs,
+	.show_options = dmm_show_options,
+};
+
+enum dmm_param { Opt_policies, Opt_domain, Opt_uid, Opt_gid, Opt_mode };
+
+static const struct fs_parameter_spec dmm_parameters[] = {
+	fsparam_string("policies", Opt_policies),
+	fsparam_string("domain", Opt_domain),
+	fsparam_uid("uid", Opt_uid),
+	fsparam_gid("gid", Opt_gid),
+	fsparam_u32oct("mode", Opt_mode),
+	{}
+};
+
+static int dmm_parse_param(struct fs_context *fc, struct fs_parameter *param)
+{
+	struct dmm_options *opts = fc->s_fs_info;
+	struct fs_parse_result result;
+	int opt, r;
+
+	opt = fs_parse(fc, dmm_parameters, param, &result);
+	switch (opt) {
+	case Opt_policies:
+		r = dmm_check_list(param->string);
+		if (r == -ENOENT)
+			errorf(fc, "dmmfs: no such policy in \"%s\"",
+			       param->string);
+		if (r)
+			return r;
+		kfree(opts->policies);
+		opts->policies = param->string;
+		param->string = NULL;
+		break;
+	case Opt_domain:
+		if (!dmm_valid_domain(param->string))
+			return invalf(fc, "dmmfs: bad domain name");
+		kfree(opts->domain);
+		opts->domain = param->string;
+		param->string = NULL;
+		break;
+	case Opt_uid:
+		opts->uid = result.uid;
+		break;
+	case Opt_gid:
+		opts->gid = result.gid;
+		break;
+	case Opt_mode:
+		if (result.uint_32 & ~07777)
+			return invalf(fc, "dmmfs: bad mode");
+		opts->mode = result.uint_32;
+		break;
+	default:
+		return opt;
+	}
+	return 0;
+}
+
+static int dmm_fill_super(struct super_block *sb, struct fs_context *fc)
+{
+	struct dmm_options *opts = fc->s_fs_info;
+	struct inode *inode;
+
+	sb->s_fs_info = opts;
+	fc->s_fs_info = NULL;
+	sb->s_maxbytes = MAX_LFS_FILESIZE;
+	sb->s_blocksize = PAGE_SIZE;
+	sb->s_blocksize_bits = PAGE_SHIFT;
+	sb->s_magic = DMMFS_MAGIC;
+	sb->s_op = &dmm_super_operations;
+	sb->s_time_gran = 1;
+
+	inode = dmm_new_inode(sb, NULL, S_IFDIR | opts->mode);
+	if (!inode)
+		return -ENOMEM;
+	inode->i_uid = opts->uid;
+	inode->i_gid = opts->gid;
+	inode->i_op = &dmm_dir_operations;
+	inode->i_fop = &simple_dir_operations;
+	inc_nlink(inode);
+	sb->s_root = d_make_root(inode);
+	return sb->s_root ? 0 : -ENOMEM;
+}
+
+static int dmm_get_tree(struct fs_context *fc)
+{
+	return get_tree_nodev(fc, dmm_fill_super);
+}
+
+static void dmm_free_options(struct dmm_options *opts)
+{
+	if (!opts)
+		return;
+	kfree(opts->policies);
+	kfree(opts->domain);
+	kfree(opts);
+}
+
+static void dmm_free_fc(struct fs_context *fc)
+{
+	dmm_free_options(fc->s_fs_info);
+}
+
+static const struct fs_context_operations dmm_context_ops = {
+	.parse_param = dmm_parse_param,
+	.get_tree = dmm_get_tree,
+	.free = dmm_free_fc,
+};
+
+static int dmm_init_fs_context(struct fs_context *fc)
+{
+	struct dmm_options *opts = kzalloc(sizeof(*opts), GFP_KERNEL);
+
+	if (!opts)
+		return -ENOMEM;
+	opts->uid = current_fsuid();
+	opts->gid = current_fsgid();
+	opts->mode = 0755;
+	fc->s_fs_info = opts;
+	fc->ops = &dmm_context_ops;
+	return 0;
+}
+
+static void dmm_kill_sb(struct super_block *sb)
+{
+	struct dmm_options *opts = dmm_options(sb);
+
+	kill_litter_super(sb);
+	dmm_free_options(opts);
+}
+
+static struct file_system_type dmm_fs_type = {
+	.owner = THIS_MODULE,
+	.name = "dmmfs",
+	.init_fs_context = dmm_init_fs_context,
+	.parameters = dmm_parameters,
+	.kill_sb = dmm_kill_sb,
+};
+MODULE_ALIAS_FS("dmmfs");
+
+static void dmm_init_once(void *pool)
+{
+	inode_init_once(&((struct kvm_dmm_pool *)pool)->inode);
+}
+
+int kvm_dmm_fs_init(void)
+{
+	int r;
+
+	dmm_pool_cache = kmem_cache_create("kvm_dmm_pool",
+					   sizeof(struct kvm_dmm_pool), 0,
+					   SLAB_RECLAIM_ACCOUNT | SLAB_ACCOUNT,
+					   dmm_init_once);
+	if (!dmm_pool_cache)
+		return -ENOMEM;
+	r = register_filesystem(&dmm_fs_type);
+	if (r)
+		kmem_cache_destroy(dmm_pool_cache);
+	return r;
+}
+
+void kvm_dmm_fs_exit(void)
+{
+	unregister_filesystem(&dmm_fs_type);
+	/* Inodes are freed after an RCU grace period. */
+	rcu_barrier();
+	kmem_cache_destroy(dmm_pool_cache);
+}

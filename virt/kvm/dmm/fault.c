@@ -1,0 +1,496 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * Dynamic memory mapping: what happens when memory is touched.
+ *
+ * One function, dmm_resolve(), serves page faults of guests and of processes,
+ * read() and write(), and all of KVM that wants a guest's page.
+ */
+#include <linux/highmem.h>
+#include <linux/mm.h>
+#include <trace/events/kvm_dmm.h>
+
+#include "dmm.h"
+
+/**
+ * struct dmm_fault - one access on its way through dmm_resolve()
+ * @pool: the pool
+ * @region: the region, which exists
+ * @index: page offset
+ * @entry: the entry
+ * @e: its value when it was read last
+ * @flags: DMM_*
+ */
+struct dmm_fault {
+	struct kvm_dmm_pool *pool;
+	struct kvm_dmm_region *region;
+	pgoff_t index;
+	u64 *entry;
+	u64 e;
+	unsigned int flags;
+};
+
+static int dmm_fault_state(struct dmm_fault *fault)
+{
+	return fault->flags & DMM_INTR ? TASK_INTERRUPTIBLE : TASK_KILLABLE;
+}
+
+/*
+ * Get a page for @fault, charged and allocated before the entry is locked: both
+ * may sleep for long.
+ */
+static struct page *dmm_fault_alloc(struct dmm_fault *fault)
+{
+	struct page *page;
+	int r;
+
+	r = dmm_charge(fault->pool, 1, fault->flags);
+	if (r)
+		return ERR_PTR(r);
+	page = dmm_frame_alloc(fault->pool);
+	if (page)
+		return page;
+	dmm_uncharge(fault->pool, 1);
+	return ERR_PTR(-ENOMEM);
+}
+
+static void dmm_fault_free(struct dmm_fault *fault, struct page *page)
+{
+	put_page(page);
+	dmm_uncharge(fault->pool, 1);
+}
+
+/*
+ * Own the entry as it was when it was read.
+ *
+ * The size is read under the busy bit: truncation sets the new size first and
+ * then walks the map, so either the size here is the new one, or the walk waits
+ * for this entry and drops what comes in now.
+ *
+ * Return: 0, -EAGAIN: it has changed; -EFAULT: it is beyond the end of file.
+ */
+static int dmm_fault_lock(struct dmm_fault *fault)
+{
+	if (!dmm_trylock(fault->region, fault->entry, fault->e))
+		return -EAGAIN;
+	if (likely(fault->index < dmm_pages(fault->pool)))
+		return 0;
+	dmm_unlock(fault->region, fault->entry, fault->e);
+	return -EFAULT;
+}
+
+/* The entry has got a page: publish it, with a reference for the caller. */
+static void dmm_fault_install(struct dmm_fault *fault, struct page *page,
+			      u64 new)
+{
+	dmm_frame_own(fault->pool, page, fault->index);
+	get_page(page);
+	dmm_unlock(fault->region, fault->entry, new);
+	trace_kvm_dmm_map(fault->pool, fault->index, new);
+}
+
+/* Take a busy entry out of all page tables. */
+static void dmm_fault_unmap(struct dmm_fault *fault)
+{
+	struct kvm_dmm_batch batch;
+
+	dmm_batch_hold(&batch, fault->pool, fault->region, fault->index);
+	dmm_batch_unmap(&batch);
+}
+
+/* Absent: a page with what a policy has for it, or zeros. */
+static int dmm_fault_fill(struct dmm_fault *fault, struct page **pagep)
+{
+	struct page *page;
+	int r;
+
+	page = dmm_fault_alloc(fault);
+	if (IS_ERR(page))
+		return PTR_ERR(page);
+	r = dmm_fault_lock(fault);
+	if (r)
+		goto free;
+	r = -ENODATA;
+	if (READ_ONCE(fault->pool->nr_fillers))
+		r = dmm_fill_content(fault->pool, fault->index, page);
+	if (r == -ENODATA)
+		clear_highpage(page);
+	else if (r)
+		goto unlock;
+	if (fault->e & DMM_CACHED)
+		dmm_fault_unmap(fault);
+	dmm_count(fault->pool, DMM_STAT_fill);
+	dmm_fault_install(fault, page, dmm_mk_frame(page_to_pfn(page)));
+	*pagep = page;
+	return 0;
+unlock:
+	dmm_unlock(fault->region, fault->entry, fault->e);
+free:
+	dmm_fault_free(fault, page);
+	return r;
+}
+
+/* Absent and read: the page of zeros. */
+static int dmm_fault_zero(struct dmm_fault *fault, struct page **pagep)
+{
+	struct page *zero = fault->pool->zero;
+
+	if (!(fault->e & DMM_CACHED)) {
+		int r = dmm_fault_lock(fault);
+
+		if (r)
+			return r;
+		dmm_unlock(fault->region, fault->entry, fault->e | DMM_CACHED);
+	}
+	dmm_count(fault->pool, DMM_STAT_zero_read);
+	get_page(zero);
+	*pagep = zero;
+	return 0;
+}
+
+/* Frame that is protected and written: a policy may want to know. */
+static int dmm_fault_unprotect(struct dmm_fault *fault, struct page **pagep)
+{
+	struct page *page = dmm_page(fault->e);
+	int r;
+
+	r = dmm_fault_lock(fault);
+	if (r)
+		return r;
+	if (fault->e & DMM_KEPT) {
+		dmm_free_token(fault->pool, dmm_policy_id(fault->e),
+			       page_private(page));
+		set_page_private(page, 0);
+	}
+	dmm_count(fault->pool, DMM_STAT_unprotect);
+	get_page(page);
+	dmm_unlock(fault->region, fault->entry,
+		   dmm_mk_frame(page_to_pfn(page)));
+	*pagep = page;
+	return 0;
+}
+
+/* Shared frame that is written. */
+static int dmm_fault_cow(struct dmm_fault *fault, struct page **pagep)
+{
+	struct page *shared = dmm_page(fault->e);
+	struct page *page;
+	int r;
+
+	r = dmm_fault_lock(fault);
+	if (r)
+		return r;
+	if (dmm_shared_take_over(fault->pool, shared)) {
+		dmm_count(fault->pool, DMM_STAT_take_over);
+		dmm_fault_install(fault, shared,
+				  dmm_mk_frame(page_to_pfn(shared)));
+		*pagep = shared;
+		return 0;
+	}
+	dmm_unlock(fault->region, fault->entry, fault->e);
+
+	page = dmm_fault_alloc(fault);
+	if (IS_ERR(page))
+		return PTR_ERR(page);
+	r = dmm_fault_lock(fault);
+	if (r) {
+		dmm_fault_free(fault, page);
+		return r;
+	}
+	copy_highpage(page, shared);
+	dmm_fault_unmap(fault);
+	dmm_shared_leave(fault->pool, fault->index, shared);
+	dmm_count(fault->pool, DMM_STAT_cow);
+	trace_kvm_dmm_cow(fault->pool, fault->index, page_to_pfn(page));
+	dmm_fault_install(fault, page, dmm_mk_frame(page_to_pfn(page)));
+	*pagep = page;
+	return 0;
+}
+
+/* Token: the policy brings the content back. */
+static int dmm_fault_fetch(struct dmm_fault *fault, struct page **pagep)
+{
+	struct kvm_dmm_pool *pool = fault->pool;
+	unsigned int id = dmm_policy_id(fault->e);
+	u64 token = dmm_token(fault->e);
+	struct page *page;
+	u64 new;
+	int r;
+
+	page = dmm_fault_alloc(fault);
+	if (IS_ERR(page))
+		return PTR_ERR(page);
+	r = dmm_fault_lock(fault);
+	if (r)
+		goto free;
+	r = dmm_fetch_token(pool, fault->e, page);
+	if (r < 0) {
+		dmm_count(pool, DMM_STAT_fetch_failed);
+		dmm_unlock(fault->region, fault->entry, fault->e);
+		goto free;
+	}
+	new = dmm_mk_frame(page_to_pfn(page));
+	if (r > 0 && (fault->flags & DMM_WRITE))
+		dmm_free_token(pool, id, token);
+	else if (r > 0)
+		new = dmm_mk_kept(page_to_pfn(page), id);
+	atomic_long_dec(&pool->nr_tokens);
+	dmm_count(pool, DMM_STAT_fetch);
+	dmm_frame_own(pool, page, fault->index);
+	if (new & DMM_KEPT)
+		set_page_private(page, token);
+	get_page(page);
+	trace_kvm_dmm_map(pool, fault->index, new);
+	dmm_unlock(fault->region, fault->entry, new);
+	*pagep = page;
+	return 0;
+free:
+	dmm_fault_free(fault, page);
+	return r;
+}
+
+/*
+ * Get a reference of the frame that an entry has.  Whoever frees a frame makes
+ * its entry busy first: if the entry is unchanged with the reference taken, the
+ * page is still its frame.
+ */
+static bool dmm_fault_get(struct dmm_fault *fault, struct page **pagep)
+{
+	struct page *page = dmm_page(fault->e);
+
+	if (unlikely(!get_page_unless_zero(page)))
+		return false;
+	if (unlikely(READ_ONCE(*fault->entry) != fault->e)) {
+		put_page(page);
+		return false;
+	}
+	*pagep = page;
+	return true;
+}
+
+/* One try.  -EAGAIN: the entry has changed, or is busy without being waited for. */
+static int dmm_resolve_once(struct dmm_fault *fault, struct page **page)
+{
+	bool write = fault->flags & DMM_WRITE;
+
+	switch (dmm_kind(fault->e)) {
+	case KVM_DMM_ABSENT:
+		if (fault->flags & DMM_ATOMIC)
+			return -EFAULT;
+		if (unlikely(READ_ONCE(fault->pool->nr_fillers)))
+			return fault->flags & DMM_NOWAIT ?
+			       -EBUSY : dmm_fault_fill(fault, page);
+		if (write)
+			return dmm_fault_fill(fault, page);
+		if (fault->flags & DMM_PEEK) {
+			*page = NULL;
+			return 0;
+		}
+		return dmm_fault_zero(fault, page);
+	case KVM_DMM_FRAME:
+		if (likely(!write || !(fault->e & DMM_WP)))
+			return dmm_fault_get(fault, page) ? 0 : -EAGAIN;
+		if (fault->flags & DMM_ATOMIC)
+			return -EFAULT;
+		return dmm_fault_unprotect(fault, page);
+	case KVM_DMM_SHARED:
+		if (!write)
+			return dmm_fault_get(fault, page) ? 0 : -EAGAIN;
+		if (fault->flags & DMM_ATOMIC)
+			return -EFAULT;
+		return dmm_fault_cow(fault, page);
+	case KVM_DMM_TOKEN:
+		if (fault->flags & DMM_ATOMIC)
+			return -EFAULT;
+		if (fault->flags & DMM_NOWAIT)
+			return -EBUSY;
+		return dmm_fault_fetch(fault, page);
+	}
+	return -EFAULT;
+}
+
+/**
+ * dmm_resolve - find or make the page for an access
+ * @pool: the pool
+ * @index: page offset
+ * @flags: DMM_*
+ * @page: out: the page, with a reference; or NULL, with DMM_PEEK, for zeros
+ * @writable: out: whether the page may be mapped for writing, or NULL
+ *
+ * The caller installs the page in a page table only if the entry has not
+ * changed in between: see change.c.
+ *
+ * Context: May sleep without DMM_ATOMIC.
+ * Return: 0
+ *	-EFAULT: beyond the end of the file; with DMM_ATOMIC: would sleep.
+ *	-EBUSY: with DMM_NOWAIT: would have to wait.
+ *	-EINTR: a signal ended a wait.
+ *	-ENOMEM: the pool is at its limit or the host has no memory.
+ *	Other errors are those of a policy that has the content.
+ */
+int dmm_resolve(struct kvm_dmm_pool *pool, pgoff_t index, unsigned int flags,
+		struct page **page, bool *writable)
+{
+	struct dmm_fault fault = {
+		.pool = pool,
+		.index = index,
+		.flags = flags,
+	};
+	int r;
+
+	if (unlikely(index >= dmm_pages(pool)))
+		return -EFAULT;
+	fault.region = dmm_region(pool, index);
+	if (unlikely(!fault.region)) {
+		if (flags & DMM_ATOMIC)
+			return -EFAULT;
+		if ((flags & (DMM_PEEK | DMM_WRITE)) == DMM_PEEK &&
+		    !READ_ONCE(pool->nr_fillers)) {
+			*page = NULL;
+			return 0;
+		}
+		fault.region = dmm_region_get(pool, index, GFP_KERNEL_ACCOUNT);
+		if (!fault.region)
+			return -ENOMEM;
+	}
+	fault.entry = dmm_entry(fault.region, index);
+
+	do {
+		fault.e = READ_ONCE(*fault.entry);
+		if (likely(!(fault.e & DMM_BUSY))) {
+			r = dmm_resolve_once(&fault, page);
+		} else if (flags & DMM_ATOMIC) {
+			r = -EFAULT;
+		} else if (flags & DMM_NOWAIT) {
+			r = -EBUSY;
+		} else {
+			r = dmm_wait(pool, fault.entry,
+				     dmm_fault_state(&fault)) ?: -EAGAIN;
+		}
+	} while (r == -EAGAIN);
+
+	dmm_count(pool, DMM_STAT_fault);
+	trace_kvm_dmm_fault(pool, index, fault.e, flags, r);
+	/* What was read is writable as long as the entry stays what it was. */
+	if (writable)
+		*writable = (flags & DMM_WRITE) || dmm_writable(fault.e);
+	return r;
+}
+
+/**
+ * dmm_current - is a page still what an entry has?
+ * @pool: the pool
+ * @index: page offset
+ * @page: what dmm_resolve() returned; its lock is held
+ * @write: whether it is to be mapped for writing
+ *
+ * Context: The page lock keeps the answer true: see change.c.
+ * Return: True if the page may be mapped.
+ */
+bool dmm_current(struct kvm_dmm_pool *pool, pgoff_t index, struct page *page,
+		 bool write)
+{
+	u64 e = READ_ONCE(*dmm_entry(dmm_region(pool, index), index));
+
+	VM_WARN_ON_ONCE(!PageLocked(page));
+	if (e & DMM_BUSY || (write && !dmm_writable(e)))
+		return false;
+	if (page == pool->zero)
+		return dmm_kind(e) == KVM_DMM_ABSENT && (e & DMM_CACHED);
+	return dmm_has_page(e) && dmm_page(e) == page;
+}
+
+/*
+ * Fill a whole region, if nothing at all is in it, with 512 frames in a row.
+ * After split_page() they are ordinary pages, each freed by itself.
+ */
+static bool dmm_populate_block(struct kvm_dmm_pool *pool, pgoff_t base)
+{
+	struct kvm_dmm_region *region;
+	struct page *page;
+	unsigned int i, n;
+
+	region = dmm_region_get(pool, base, GFP_KERNEL_ACCOUNT);
+	if (!region || memchr_inv(region->entry, 0, PAGE_SIZE) ||
+	    READ_ONCE(pool->nr_fillers))
+		return false;
+	if (dmm_charge(pool, KVM_DMM_REGION_PAGES, DMM_NOWAIT))
+		return false;
+	page = alloc_pages(GFP_HIGHUSER | __GFP_ACCOUNT | __GFP_NORETRY |
+			   __GFP_NOWARN, DMM_REGION_SHIFT);
+	if (!page)
+		goto uncharge;
+	split_page(page, DMM_REGION_SHIFT);
+	for (i = 0; i < KVM_DMM_REGION_PAGES; i++) {
+		clear_highpage(page + i);
+		dmm_frame_own(pool, page + i, base + i);
+	}
+
+	for (n = 0; n < KVM_DMM_REGION_PAGES; n++) {
+		if (!dmm_trylock(region, &region->entry[n], 0))
+			goto undo;
+	}
+	/* All entries are busy, so none of them is the block's. */
+	if (base + KVM_DMM_REGION_PAGES > dmm_pages(pool))
+		goto undo;
+	atomic_set(&region->deviants, KVM_DMM_REGION_PAGES);
+	WRITE_ONCE(region->block, page_to_pfn(page));
+	for (i = 0; i < KVM_DMM_REGION_PAGES; i++)
+		dmm_unlock(region, &region->entry[i],
+			   dmm_mk_frame(page_to_pfn(page + i)));
+	dmm_count(pool, DMM_STAT_fill_block);
+	return true;
+undo:
+	while (n--)
+		dmm_unlock(region, &region->entry[n], 0);
+	for (i = 0; i < KVM_DMM_REGION_PAGES; i++) {
+		dmm_frame_disown(page + i);
+		put_page(page + i);
+	}
+uncharge:
+	dmm_uncharge(pool, KVM_DMM_REGION_PAGES);
+	return false;
+}
+
+/**
+ * dmm_populate - make frames of all that is absent in a range
+ * @pool: the pool
+ * @first: first page offset
+ * @last: last page offset
+ *
+ * Context: May sleep.
+ * Return: 0; -EINTR; -ENOSPC: the pool is at its limit; -ENOMEM.  What was
+ *	populated stays.
+ */
+int dmm_populate(struct kvm_dmm_pool *pool, pgoff_t first, pgoff_t last)
+{
+	pgoff_t index = first;
+	struct page *page;
+	int r;
+
+	while (index <= last) {
+		if (IS_ALIGNED(index, KVM_DMM_REGION_PAGES) &&
+		    index + KVM_DMM_REGION_PAGES - 1 <= last &&
+		    dmm_populate_block(pool, index)) {
+			index += KVM_DMM_REGION_PAGES;
+			continue;
+		}
+		/* Without the wait of a fault: a caller can be told at once. */
+		if (kvm_dmm_peek(pool, index, NULL) == KVM_DMM_ABSENT) {
+			r = dmm_resolve(pool, index, DMM_WRITE | DMM_NOWAIT |
+					DMM_INTR, &page, NULL);
+			if (r == -EBUSY)
+				r = dmm_used(pool) >= dmm_max(pool) ? -ENOSPC :
+				    dmm_resolve(pool, index,
+						DMM_WRITE | DMM_INTR, &page,
+						NULL);
+			if (r)
+				return r;
+			put_page(page);
+		}
+		index++;
+		if (signal_pending(current))
+			return -EINTR;
+		cond_resched();
+	}
+	return 0;
+}

@@ -1,0 +1,438 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * Dynamic memory mapping: what processes do with a file of dmmfs.
+ */
+#include <linux/fadvise.h>
+#include <linux/file.h>
+#include <linux/fs.h>
+#include <linux/falloc.h>
+#include <linux/highmem.h>
+#include <linux/mm.h>
+#include <linux/pagemap.h>
+#include <linux/uio.h>
+
+#include "dmm.h"
+
+static struct kvm_dmm_pool *dmm_file_pool(struct file *file)
+{
+	return dmm_pool(file_inode(file));
+}
+
+/* What a process gets when its access cannot be served. */
+static vm_fault_t dmm_vm_error(int r)
+{
+	switch (r) {
+	case -EINTR:
+		return VM_FAULT_NOPAGE;	/* the signal is taken, then again */
+	case -ENOMEM:
+		/* VM_FAULT_OOM would call the OOM killer; see dmm_charge(). */
+	default:
+		return VM_FAULT_SIGBUS;
+	}
+}
+
+/* Find the page of a fault; see change.c why it is returned locked. */
+static vm_fault_t dmm_vm_resolve(struct vm_fault *vmf, bool write,
+				 struct page **pagep)
+{
+	struct kvm_dmm_pool *pool = dmm_file_pool(vmf->vma->vm_file);
+	unsigned int flags = (write ? DMM_WRITE : 0) |
+		(vmf->flags & FAULT_FLAG_INTERRUPTIBLE ? DMM_INTR : 0);
+	struct page *page;
+	struct file *file;
+	int r;
+
+	r = dmm_resolve(pool, vmf->pgoff, flags | DMM_NOWAIT, &page, NULL);
+	if (r == -EBUSY) {
+		if (vmf->flags & FAULT_FLAG_RETRY_NOWAIT)
+			return VM_FAULT_RETRY;
+		/* Let others use the address space during a long wait. */
+		if (fault_flag_allow_retry_first(vmf->flags)) {
+			file = get_file(vmf->vma->vm_file);
+			release_fault_lock(vmf);
+			r = dmm_resolve(pool, vmf->pgoff, flags, &page, NULL);
+			if (!r)
+				put_page(page);
+			fput(file);
+			/*
+			 * The next try finds what came in now, or an error
+			 * that this one has no way to tell.
+			 */
+			return VM_FAULT_RETRY;
+		}
+		r = dmm_resolve(pool, vmf->pgoff, flags, &page, NULL);
+	}
+	if (r)
+		return dmm_vm_error(r);
+
+	lock_page(page);
+	if (!dmm_current(pool, vmf->pgoff, page, write)) {
+		unlock_page(page);
+		put_page(page);
+		return VM_FAULT_NOPAGE;
+	}
+	*pagep = page;
+	return VM_FAULT_LOCKED;
+}
+
+static vm_fault_t dmm_vm_fault(struct vm_fault *vmf)
+{
+	return dmm_vm_resolve(vmf, vmf->flags & FAULT_FLAG_WRITE, &vmf->page);
+}
+
+/* Write to a page that is mapped read-only. */
+static vm_fault_t dmm_vm_page_mkwrite(struct vm_fault *vmf)
+{
+	struct page *page;
+	vm_fault_t ret;
+
+	ret = dmm_vm_resolve(vmf, true, &page);
+	if (ret != VM_FAULT_LOCKED)
+		return ret;
+	/*
+	 * With another page than what is mapped, the mapping was taken away:
+	 * let the access fault again.
+	 */
+	if (page != vmf->page) {
+		unlock_page(page);
+		ret = VM_FAULT_NOPAGE;
+	}
+	put_page(page);
+	return ret;
+}
+
+const struct vm_operations_struct dmm_vm_ops = {
+	.fault = dmm_vm_fault,
+	.page_mkwrite = dmm_vm_page_mkwrite,
+};
+
+const struct address_space_operations dmm_aops = {
+	.dirty_folio = noop_dirty_folio,
+};
+
+static int dmm_mmap(struct file *file, struct vm_area_struct *vma)
+{
+	/* A private copy would leave the map, and with it the guest. */
+	if (!(vma->vm_flags & VM_MAYSHARE))
+		return -EINVAL;
+	if (vma->vm_pgoff + vma_pages(vma) > dmm_pages(dmm_file_pool(file)))
+		return -EINVAL;
+	file_accessed(file);
+	vma->vm_ops = &dmm_vm_ops;
+	return 0;
+}
+
+static ssize_t dmm_read_iter(struct kiocb *iocb, struct iov_iter *to)
+{
+	struct kvm_dmm_pool *pool = dmm_file_pool(iocb->ki_filp);
+	ssize_t done = 0;
+	int r = 0;
+
+	while (iov_iter_count(to)) {
+		loff_t left = i_size_read(&pool->inode) - iocb->ki_pos;
+		size_t offset = offset_in_page(iocb->ki_pos);
+		struct page *page;
+		size_t n, copied;
+
+		if (left <= 0)
+			break;
+		n = min3((size_t)(PAGE_SIZE - offset), iov_iter_count(to),
+			 (size_t)min_t(loff_t, left, PAGE_SIZE));
+		r = dmm_resolve(pool, iocb->ki_pos >> PAGE_SHIFT,
+				DMM_PEEK | DMM_INTR, &page, NULL);
+		if (r)
+			break;
+		if (page) {
+			copied = copy_page_to_iter(page, offset, n, to);
+			put_page(page);
+		} else {
+			copied = iov_iter_zero(n, to);
+		}
+		done += copied;
+		iocb->ki_pos += copied;
+		if (copied < n) {
+			r = -EFAULT;
+			break;
+		}
+		cond_resched();
+	}
+	file_accessed(iocb->ki_filp);
+	return done ?: r;
+}
+
+static ssize_t dmm_write(struct kvm_dmm_pool *pool, struct kiocb *iocb,
+			 struct iov_iter *from)
+{
+	ssize_t done = 0;
+	int r = 0;
+
+	while (iov_iter_count(from)) {
+		size_t offset = offset_in_page(iocb->ki_pos);
+		size_t n = min(PAGE_SIZE - offset, iov_iter_count(from));
+		struct page *page;
+		size_t copied;
+
+		r = dmm_resolve(pool, iocb->ki_pos >> PAGE_SHIFT,
+				DMM_WRITE | DMM_INTR, &page, NULL);
+		if (r)
+			break;
+		copied = copy_page_from_iter(page, offset, n, from);
+		put_page(page);
+		done += copied;
+		iocb->ki_pos += copied;
+		if (copied < n) {
+			r = -EFAULT;
+			break;
+		}
+		cond_resched();
+	}
+	/* As a file system that is full says it. */
+	return done ?: (r == -ENOMEM ? -ENOSPC : r);
+}
+
+static ssize_t dmm_write_iter(struct kiocb *iocb, struct iov_iter *from)
+{
+	struct inode *inode = file_inode(iocb->ki_filp);
+	struct kvm_dmm_pool *pool = dmm_pool(inode);
+	loff_t end, size;
+	ssize_t r;
+
+	inode_lock(inode);
+	r = generic_write_checks(iocb, from);
+	if (r <= 0)
+		goto unlock;
+	r = file_update_time(iocb->ki_filp);
+	if (r)
+		goto unlock;
+	size = i_size_read(inode);
+	end = iocb->ki_pos + iov_iter_count(from);
+	if (end > size) {
+		r = dmm_set_size(pool, end);
+		if (r)
+			goto unlock;
+	}
+	r = dmm_write(pool, iocb, from);
+	/* Nothing behind what was written. */
+	if (end > size && iocb->ki_pos < end)
+		dmm_set_size(pool, max(size, iocb->ki_pos));
+unlock:
+	inode_unlock(inode);
+	return r;
+}
+
+/* Zero a part of a page, if it has anything. */
+static int dmm_zero_part(struct kvm_dmm_pool *pool, loff_t start, loff_t end)
+{
+	pgoff_t index = start >> PAGE_SHIFT;
+	struct page *page;
+	int r;
+
+	if (start >= end || kvm_dmm_peek(pool, index, NULL) == KVM_DMM_ABSENT)
+		return 0;
+	r = dmm_resolve(pool, index, DMM_WRITE | DMM_INTR, &page, NULL);
+	if (r)
+		return r;
+	memzero_page(page, offset_in_page(start), end - start);
+	put_page(page);
+	return 0;
+}
+
+/* Make [start, end) read as zero. */
+static int dmm_zero_range(struct kvm_dmm_pool *pool, loff_t start, loff_t end)
+{
+	loff_t first = round_up(start, PAGE_SIZE);
+	loff_t last = round_down(end, PAGE_SIZE);
+	int r;
+
+	if (first > last)
+		return dmm_zero_part(pool, start, end);
+	r = dmm_zero_part(pool, start, first) ?:
+	    dmm_zero_part(pool, last, end);
+	if (!r && first < last)
+		dmm_drop_range(pool, first >> PAGE_SHIFT,
+			       (last >> PAGE_SHIFT) - 1);
+	return r;
+}
+
+/**
+ * dmm_set_size - make a file larger or smaller
+ * @pool: the pool; its inode is locked
+ * @size: the new size in bytes
+ *
+ * Context: May sleep.
+ * Return: 0; -ENOSPC, -ENOMEM, -EINTR: a static pool cannot be filled, and
+ *	keeps its size.
+ */
+int dmm_set_size(struct kvm_dmm_pool *pool, loff_t size)
+{
+	struct inode *inode = &pool->inode;
+	loff_t old = i_size_read(inode);
+	int r;
+
+	if (size < old) {
+		r = dmm_zero_part(pool, size, round_up(size, PAGE_SIZE));
+		if (r)
+			return r;
+	}
+	/* Before the walk: see dmm_fault_lock(). */
+	i_size_write(inode, size);
+	if (size < old) {
+		unmap_mapping_range(inode->i_mapping, round_up(size, PAGE_SIZE),
+				    0, 1);
+		dmm_drop_range(pool, DIV_ROUND_UP_ULL(size, PAGE_SIZE),
+			       ULONG_MAX);
+	} else if (size > old && !READ_ONCE(pool->nr_lazy)) {
+		r = dmm_populate(pool, old >> PAGE_SHIFT,
+				 (size - 1) >> PAGE_SHIFT);
+		if (r) {
+			i_size_write(inode, old);
+			dmm_drop_range(pool, DIV_ROUND_UP_ULL(old, PAGE_SIZE),
+				       ULONG_MAX);
+			return r;
+		}
+	}
+	inode_set_mtime_to_ts(inode, inode_set_ctime_current(inode));
+	return 0;
+}
+
+static long dmm_fallocate(struct file *file, int mode, loff_t offset,
+			  loff_t len)
+{
+	struct inode *inode = file_inode(file);
+	struct kvm_dmm_pool *pool = dmm_pool(inode);
+	loff_t size, end = offset + len;
+	long r;
+
+	if (mode & ~(FALLOC_FL_KEEP_SIZE | FALLOC_FL_PUNCH_HOLE |
+		     FALLOC_FL_ZERO_RANGE))
+		return -EOPNOTSUPP;
+
+	inode_lock(inode);
+	size = i_size_read(inode);
+	if (!(mode & FALLOC_FL_KEEP_SIZE) && end > size) {
+		r = inode_newsize_ok(inode, end) ?: dmm_set_size(pool, end);
+		if (r)
+			goto unlock;
+	}
+	/* Nothing lies behind the end of the file. */
+	end = min(end, round_up(i_size_read(inode), PAGE_SIZE));
+	r = 0;
+	if (offset >= end)
+		goto unlock;
+	if (mode & (FALLOC_FL_PUNCH_HOLE | FALLOC_FL_ZERO_RANGE))
+		r = dmm_zero_range(pool, offset, end);
+	if (!r && !(mode & FALLOC_FL_PUNCH_HOLE))
+		r = dmm_populate(pool, offset >> PAGE_SHIFT,
+				 (end - 1) >> PAGE_SHIFT);
+	inode_set_mtime_to_ts(inode, inode_set_ctime_current(inode));
+unlock:
+	inode_unlock(inode);
+	return r;
+}
+
+/* First offset at or after @offset that has data, or that has none. */
+static loff_t dmm_seek(struct kvm_dmm_pool *pool, loff_t offset, bool data)
+{
+	loff_t size = i_size_read(&pool->inode);
+	pgoff_t index, next;
+
+	if (offset < 0 || offset >= size)
+		return -ENXIO;
+	for (index = offset >> PAGE_SHIFT; index < dmm_pages(pool); index++) {
+		if (!dmm_region(pool, index)) {
+			if (!data)
+				break;
+			next = index;
+			if (!kvm_dmm_next_region(pool, &next, ULONG_MAX))
+				return -ENXIO;
+			index = next;
+		}
+		if ((kvm_dmm_peek(pool, index, NULL) != KVM_DMM_ABSENT) == data)
+			break;
+		cond_resched();
+	}
+	if (index >= dmm_pages(pool) && data)
+		return -ENXIO;
+	return clamp((loff_t)index << PAGE_SHIFT, offset, size);
+}
+
+static loff_t dmm_llseek(struct file *file, loff_t offset, int whence)
+{
+	struct inode *inode = file_inode(file);
+
+	if (whence == SEEK_DATA || whence == SEEK_HOLE) {
+		inode_lock_shared(inode);
+		offset = dmm_seek(dmm_pool(inode), offset, whence == SEEK_DATA);
+		inode_unlock_shared(inode);
+		return offset < 0 ? offset :
+			vfs_setpos(file, offset, inode->i_sb->s_maxbytes);
+	}
+	return generic_file_llseek(file, offset, whence);
+}
+
+/* Bring back what policies keep of a range. */
+static int dmm_willneed(struct kvm_dmm_pool *pool, pgoff_t first, pgoff_t last)
+{
+	pgoff_t index = first;
+	struct page *page;
+	int r;
+
+	while (kvm_dmm_next_region(pool, &index, last)) {
+		do {
+			if (kvm_dmm_peek(pool, index, NULL) == KVM_DMM_TOKEN) {
+				r = dmm_resolve(pool, index, DMM_INTR, &page,
+						NULL);
+				if (r)
+					return r;
+				put_page(page);
+			}
+		} while (index++ < last &&
+			 !IS_ALIGNED(index, KVM_DMM_REGION_PAGES));
+		cond_resched();
+	}
+	return 0;
+}
+
+static int dmm_fadvise(struct file *file, loff_t offset, loff_t len, int advice)
+{
+	struct kvm_dmm_pool *pool = dmm_file_pool(file);
+	pgoff_t first, last;
+
+	if (offset < 0 || len < 0)
+		return -EINVAL;
+	/* No length: to the end of the file. */
+	if (!len || offset + len < offset)
+		len = LLONG_MAX - offset;
+	first = offset >> PAGE_SHIFT;
+	last = min_t(pgoff_t, (offset + len - 1) >> PAGE_SHIFT,
+		     dmm_pages(pool) - 1);
+	if (!dmm_pages(pool) || first > last)
+		return 0;
+
+	switch (advice) {
+	case POSIX_FADV_WILLNEED:
+		return dmm_willneed(pool, first, last);
+	case POSIX_FADV_DONTNEED:
+		dmm_reclaim(pool, last - first + 1, first, last,
+			    KVM_DMM_RECLAIM_ADVICE);
+		return 0;
+	case POSIX_FADV_NORMAL:
+	case POSIX_FADV_RANDOM:
+	case POSIX_FADV_SEQUENTIAL:
+	case POSIX_FADV_NOREUSE:
+		return 0;
+	}
+	return -EINVAL;
+}
+
+const struct file_operations dmm_file_operations = {
+	.llseek = dmm_llseek,
+	.read_iter = dmm_read_iter,
+	.write_iter = dmm_write_iter,
+	.mmap = dmm_mmap,
+	.fsync = noop_fsync,
+	.splice_read = copy_splice_read,
+	.splice_write = iter_file_splice_write,
+	.fallocate = dmm_fallocate,
+	.fadvise = dmm_fadvise,
+};

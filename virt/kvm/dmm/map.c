@@ -1,0 +1,208 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * Dynamic memory mapping: the map from guest to machine memory (P2M).
+ *
+ * An xarray of regions, each with a page of 512 entries.  Whoever changes an
+ * entry owns its busy bit.  Faults on different entries share no lock.
+ */
+#include <linux/slab.h>
+#include <linux/wait_bit.h>
+
+#include "dmm.h"
+
+static struct kmem_cache *dmm_region_cache;
+
+/**
+ * dmm_region - find the region of a page offset
+ * @pool: the pool
+ * @index: page offset
+ *
+ * Context: Any.
+ * Return: The region, or NULL when nothing in it was ever touched.
+ */
+struct kvm_dmm_region *dmm_region(struct kvm_dmm_pool *pool, pgoff_t index)
+{
+	return xa_load(&pool->regions, index >> DMM_REGION_SHIFT);
+}
+
+/**
+ * dmm_region_get - find or make the region of a page offset
+ * @pool: the pool
+ * @index: page offset
+ * @gfp: for the allocation
+ *
+ * Context: As @gfp allows.
+ * Return: The region, or NULL without memory.
+ */
+struct kvm_dmm_region *dmm_region_get(struct kvm_dmm_pool *pool, pgoff_t index,
+				      gfp_t gfp)
+{
+	struct kvm_dmm_region *region, *old;
+
+	region = dmm_region(pool, index);
+	if (likely(region))
+		return region;
+
+	region = kmem_cache_zalloc(dmm_region_cache, gfp);
+	if (!region)
+		return NULL;
+	region->entry = (u64 *)get_zeroed_page(gfp);
+	if (!region->entry)
+		goto free;
+	old = xa_cmpxchg(&pool->regions, index >> DMM_REGION_SHIFT, NULL,
+			 region, gfp);
+	if (!old)
+		return region;
+	/* Lost the race: use the winner's.  Or the xarray had no memory. */
+	free_page((unsigned long)region->entry);
+	kmem_cache_free(dmm_region_cache, region);
+	return xa_is_err(old) ? NULL : old;
+free:
+	kmem_cache_free(dmm_region_cache, region);
+	return NULL;
+}
+
+/**
+ * dmm_regions_free - free all regions of a file that nobody can reach
+ * @pool: the pool; every entry is absent
+ */
+void dmm_regions_free(struct kvm_dmm_pool *pool)
+{
+	struct kvm_dmm_region *region;
+	unsigned long i;
+
+	xa_for_each(&pool->regions, i, region) {
+		free_page((unsigned long)region->entry);
+		kmem_cache_free(dmm_region_cache, region);
+	}
+	xa_destroy(&pool->regions);
+}
+
+/* Is @e what a region with a block has at @entry unless it was changed? */
+static bool dmm_is_block_entry(struct kvm_dmm_region *region, u64 *entry, u64 e)
+{
+	return e == dmm_mk_frame(region->block + (entry - region->entry));
+}
+
+/**
+ * dmm_trylock - own an entry if it is as expected
+ * @region: the region
+ * @entry: the entry
+ * @expect: its value without busy bit
+ *
+ * The atomic exchange orders what follows after it: see dmm_resolve().
+ *
+ * Return: True if the caller now owns the entry.
+ */
+bool dmm_trylock(struct kvm_dmm_region *region, u64 *entry, u64 expect)
+{
+	if (cmpxchg64(entry, expect, expect | DMM_BUSY) != expect)
+		return false;
+	/*
+	 * From here on KVM may not map the block.  It looks at the count under
+	 * mmu_lock, and so will the caller before the entry is changed.
+	 */
+	if (unlikely(region->block) && dmm_is_block_entry(region, entry, expect))
+		atomic_inc(&region->deviants);
+	return true;
+}
+
+/**
+ * dmm_unlock - set an entry, give up its ownership, wake whoever waits
+ * @region: the region
+ * @entry: an entry whose busy bit the caller owns
+ * @new: its new value
+ */
+void dmm_unlock(struct kvm_dmm_region *region, u64 *entry, u64 new)
+{
+	u64 old;
+
+	WARN_ON_ONCE(new & (DMM_BUSY | DMM_WAITERS));
+	if (unlikely(region->block) && dmm_is_block_entry(region, entry, new))
+		atomic_dec(&region->deviants);
+	old = xchg(entry, new);
+	WARN_ON_ONCE(!(old & DMM_BUSY));
+	if (unlikely(old & DMM_WAITERS))
+		wake_up_var(entry);
+}
+
+/* Announce a waiter.  True when there is nothing to wait for. */
+static bool dmm_not_busy(u64 *entry)
+{
+	u64 e = READ_ONCE(*entry);
+
+	while (e & DMM_BUSY) {
+		if (e & DMM_WAITERS)
+			return false;
+		if (try_cmpxchg64(entry, &e, e | DMM_WAITERS))
+			return false;
+	}
+	return true;
+}
+
+/**
+ * dmm_wait - sleep until an entry is not busy
+ * @pool: the pool, for its counter
+ * @entry: the entry
+ * @state: task state: which signals end the wait
+ *
+ * The waiter is on the queue before it sets DMM_WAITERS, and dmm_unlock()
+ * reads that bit by the exchange that clears the busy bit: no wake-up is lost.
+ *
+ * Context: May sleep.  No busy bit held, or only lower ones of the same pool.
+ * Return: 0 or -EINTR.
+ */
+int dmm_wait(struct kvm_dmm_pool *pool, u64 *entry, int state)
+{
+	int r;
+
+	might_sleep();
+	dmm_count(pool, DMM_STAT_busy_wait);
+	switch (state) {
+	case TASK_INTERRUPTIBLE:
+		r = wait_var_event_interruptible(entry, dmm_not_busy(entry));
+		break;
+	case TASK_KILLABLE:
+		r = wait_var_event_killable(entry, dmm_not_busy(entry));
+		break;
+	default:
+		wait_var_event(entry, dmm_not_busy(entry));
+		r = 0;
+	}
+	return r ? -EINTR : 0;
+}
+
+/**
+ * kvm_dmm_peek - look at an entry
+ * @pool: the pool
+ * @index: page offset
+ * @write_protected: for a frame: it was not written since it was protected
+ *
+ * The answer may be old when the caller reads it; only entries in a batch are
+ * stable.
+ *
+ * Context: Any.
+ * Return: What the map has at @index.
+ */
+enum kvm_dmm_kind kvm_dmm_peek(struct kvm_dmm_pool *pool, pgoff_t index,
+			       bool *write_protected)
+{
+	struct kvm_dmm_region *region = dmm_region(pool, index);
+	u64 e = region ? READ_ONCE(*dmm_entry(region, index)) : 0;
+
+	if (write_protected)
+		*write_protected = e & DMM_WP;
+	return dmm_kind(e);
+}
+EXPORT_SYMBOL_GPL(kvm_dmm_peek);
+
+int kvm_dmm_map_init(void)
+{
+	dmm_region_cache = KMEM_CACHE(kvm_dmm_region, SLAB_ACCOUNT);
+	return dmm_region_cache ? 0 : -ENOMEM;
+}
+
+void kvm_dmm_map_exit(void)
+{
+	kmem_cache_destroy(dmm_region_cache);
+}

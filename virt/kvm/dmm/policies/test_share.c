@@ -1,0 +1,151 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * Dynamic memory mapping: a policy for tests that shares frames when told to.
+ *
+ * merge: "TO FROM", two page offsets, makes the second use the frame of the
+ * first.  protect: a page offset whose frame is write-protected; written: "yes"
+ * or "no", whether that page was written since.
+ */
+#include <linux/kernel.h>
+#include <linux/kvm_dmm.h>
+#include <linux/module.h>
+#include <linux/slab.h>
+#include <linux/sysfs.h>
+
+struct dmm_sharer {
+	unsigned long protected;	/* page offset last protected */
+};
+
+static int dmm_sharer_attach(struct kvm_dmm_policy *policy)
+{
+	policy->priv = kzalloc(sizeof(struct dmm_sharer), GFP_KERNEL);
+	return policy->priv ? 0 : -ENOMEM;
+}
+
+static void dmm_sharer_detach(struct kvm_dmm_policy *policy)
+{
+	kfree(policy->priv);
+}
+
+/* Merge two offsets, which may lie in one region or in two. */
+static int dmm_sharer_merge(struct kvm_dmm_pool *pool, pgoff_t to, pgoff_t from)
+{
+	struct kvm_dmm_batch a, b;
+	int r = -EAGAIN;
+
+	if (!kvm_dmm_batch_start(&a, pool, to))
+		return -ENOENT;
+	if (!kvm_dmm_batch_start(&b, pool, from))
+		return -ENOENT;
+	if (kvm_dmm_batch_add_shared(&a, to) ||
+	    (kvm_dmm_batch_add(&a, to) && kvm_dmm_batch_protect(&a))) {
+		if (kvm_dmm_batch_add(&b, from) && kvm_dmm_batch_take(&b))
+			r = kvm_dmm_batch_share(&a, to, &b, from);
+	}
+	kvm_dmm_batch_end(&b);
+	kvm_dmm_batch_end(&a);
+	return r;
+}
+
+static int merge_store(struct kvm_dmm_policy *policy, const char *buf)
+{
+	unsigned long to, from;
+
+	if (!policy)
+		return -EPERM;
+	if (sscanf(buf, "%lu %lu", &to, &from) != 2)
+		return -EINVAL;
+	if (to >= kvm_dmm_pool_pages(policy->pool) ||
+	    from >= kvm_dmm_pool_pages(policy->pool))
+		return -ERANGE;
+	return dmm_sharer_merge(policy->pool, to, from);
+}
+
+static int protect_store(struct kvm_dmm_policy *policy, const char *buf)
+{
+	struct kvm_dmm_batch batch;
+	struct dmm_sharer *sharer;
+	unsigned long index;
+	int r;
+
+	if (!policy)
+		return -EPERM;
+	r = kstrtoul(buf, 0, &index);
+	if (r)
+		return r;
+	if (!kvm_dmm_batch_start(&batch, policy->pool, index))
+		return -ENOENT;
+	if (!kvm_dmm_batch_add(&batch, index) || !kvm_dmm_batch_protect(&batch))
+		r = -EAGAIN;
+	kvm_dmm_batch_end(&batch);
+	sharer = policy->priv;
+	if (!r)
+		WRITE_ONCE(sharer->protected, index);
+	return r;
+}
+
+static ssize_t written_show(struct kvm_dmm_policy *policy, char *buf)
+{
+	struct dmm_sharer *sharer;
+	bool protected = true;
+
+	if (policy) {
+		sharer = policy->priv;
+		kvm_dmm_peek(policy->pool, READ_ONCE(sharer->protected),
+			     &protected);
+	}
+	return sysfs_emit(buf, "%s\n", protected ? "no" : "yes");
+}
+
+/* Give the page at an offset up if it is zero. */
+static int absent_store(struct kvm_dmm_policy *policy, const char *buf)
+{
+	struct kvm_dmm_batch batch;
+	unsigned long index;
+	int r;
+
+	if (!policy)
+		return -EPERM;
+	r = kstrtoul(buf, 0, &index);
+	if (r)
+		return r;
+	if (!kvm_dmm_batch_start(&batch, policy->pool, index))
+		return -ENOENT;
+	r = -EAGAIN;
+	if (kvm_dmm_batch_add(&batch, index) && kvm_dmm_batch_take(&batch))
+		r = kvm_dmm_batch_absent(&batch, index);
+	kvm_dmm_batch_end(&batch);
+	return r;
+}
+
+static const struct kvm_dmm_tunable dmm_sharer_tunables[] = {
+	{ .name = "merge", .store = merge_store },
+	{ .name = "protect", .store = protect_store },
+	{ .name = "written", .show = written_show },
+	{ .name = "absent", .store = absent_store },
+	{}
+};
+
+static struct kvm_dmm_policy_ops dmm_sharer_ops = {
+	.name = "test-share",
+	.owner = THIS_MODULE,
+	.tunables = dmm_sharer_tunables,
+	.attach = dmm_sharer_attach,
+	.detach = dmm_sharer_detach,
+};
+
+static int __init dmm_sharer_init(void)
+{
+	return kvm_dmm_register_policy(&dmm_sharer_ops);
+}
+module_init(dmm_sharer_init);
+
+static void __exit dmm_sharer_exit(void)
+{
+	kvm_dmm_unregister_policy(&dmm_sharer_ops);
+}
+module_exit(dmm_sharer_exit);
+
+MODULE_DESCRIPTION("KVM dynamic memory mapping: test policy that shares");
+MODULE_ALIAS("kvm-dmm-policy-test-share");
+MODULE_LICENSE("GPL");

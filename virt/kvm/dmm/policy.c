@@ -1,0 +1,569 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * Dynamic memory mapping: the registry of policies, and which pool has which.
+ */
+#include <linux/ctype.h>
+#include <linux/kmod.h>
+#include <linux/mutex.h>
+#include <linux/slab.h>
+#include <trace/events/kvm_dmm.h>
+
+#include "dmm.h"
+
+/* Keeps attached policies from going away while one of their ops runs. */
+DEFINE_SRCU(dmm_policy_srcu);
+
+static DEFINE_MUTEX(dmm_policies_lock);
+static LIST_HEAD(dmm_policies);		/* protected by dmm_policies_lock */
+
+/* Policies of new files: names with spaces; protected by dmm_policies_lock. */
+#define DMM_LIST_MAX	128
+static char dmm_default_policies[DMM_LIST_MAX] = "demand";
+
+static bool dmm_valid_name(const char *name)
+{
+	size_t len = strnlen(name, KVM_DMM_NAME_MAX + 1);
+
+	if (!len || len > KVM_DMM_NAME_MAX)
+		return false;
+	for (; *name; name++)
+		if (!islower(*name) && !isdigit(*name) && *name != '-' &&
+		    *name != '_')
+			return false;
+	return true;
+}
+
+static struct kvm_dmm_policy_ops *dmm_find_ops(const char *name)
+{
+	struct kvm_dmm_policy_ops *ops;
+
+	lockdep_assert_held(&dmm_policies_lock);
+	list_for_each_entry(ops, &dmm_policies, link)
+		if (!strcmp(ops->name, name))
+			return ops;
+	return NULL;
+}
+
+/**
+ * kvm_dmm_register_policy - make a policy known
+ * @ops: the policy; stays until kvm_dmm_unregister_policy()
+ *
+ * Context: May sleep.
+ * Return: 0; -EINVAL: a mandatory op or the owner is missing, or the name is
+ *	not valid; -EEXIST: the name is taken; -ENOMEM.
+ */
+int kvm_dmm_register_policy(struct kvm_dmm_policy_ops *ops)
+{
+	int r;
+
+	if (!ops->name || !dmm_valid_name(ops->name) || !ops->owner ||
+	    !ops->attach || !ops->detach || !ops->fetch != !ops->free_token) {
+		pr_err("kvm_dmm: policy %.*s lacks a valid name, its owner or a mandatory op\n",
+		       KVM_DMM_NAME_MAX, ops->name ?: "(none)");
+		return -EINVAL;
+	}
+	mutex_lock(&dmm_policies_lock);
+	if (dmm_find_ops(ops->name)) {
+		pr_err("kvm_dmm: policy %s is registered already\n", ops->name);
+		r = -EEXIST;
+	} else {
+		r = dmm_sysfs_add_ops(ops);
+		if (!r)
+			list_add_tail(&ops->link, &dmm_policies);
+	}
+	mutex_unlock(&dmm_policies_lock);
+	return r;
+}
+EXPORT_SYMBOL_GPL(kvm_dmm_register_policy);
+
+/**
+ * kvm_dmm_unregister_policy - forget a policy
+ * @ops: the policy, of a module that is being unloaded
+ *
+ * Each attachment holds a reference of the module, so there is none left.
+ *
+ * Context: May sleep.
+ */
+void kvm_dmm_unregister_policy(struct kvm_dmm_policy_ops *ops)
+{
+	mutex_lock(&dmm_policies_lock);
+	list_del(&ops->link);
+	mutex_unlock(&dmm_policies_lock);
+	/* Waits for readers of its files, which take no lock of ours. */
+	dmm_sysfs_del_ops(ops);
+}
+EXPORT_SYMBOL_GPL(kvm_dmm_unregister_policy);
+
+/* Find a policy, loading its module if need be, with a module reference. */
+static struct kvm_dmm_policy_ops *dmm_get_ops(const char *name)
+{
+	struct kvm_dmm_policy_ops *ops;
+	int tries;
+
+	if (!dmm_valid_name(name))
+		return ERR_PTR(-EINVAL);
+	for (tries = 0; tries < 2; tries++) {
+		if (tries)
+			request_module("kvm-dmm-policy-%s", name);
+		mutex_lock(&dmm_policies_lock);
+		ops = dmm_find_ops(name);
+		if (ops && !try_module_get(ops->owner))
+			ops = NULL;
+		mutex_unlock(&dmm_policies_lock);
+		if (ops)
+			return ops;
+	}
+	return ERR_PTR(-ENOENT);
+}
+
+static struct kvm_dmm_policy *dmm_find_policy(struct kvm_dmm_pool *pool,
+					      const char *name)
+{
+	struct kvm_dmm_policy *policy;
+
+	lockdep_assert_held(&pool->policy_mutex);
+	list_for_each_entry(policy, &pool->policies, link)
+		if (!strcmp(policy->ops->name, name))
+			return policy;
+	return NULL;
+}
+
+/* What the fault path needs to know without walking the list. */
+static void dmm_count_policies(struct kvm_dmm_pool *pool)
+{
+	unsigned int lazy = 0, fillers = 0, reclaimers = 0;
+	struct kvm_dmm_policy *policy;
+
+	lockdep_assert_held(&pool->policy_mutex);
+	list_for_each_entry(policy, &pool->policies, link) {
+		lazy += policy->ops->lazy;
+		if (policy->ejected)
+			continue;
+		fillers += !!policy->ops->fill;
+		reclaimers += !!policy->ops->reclaim;
+	}
+	WRITE_ONCE(pool->nr_lazy, lazy);
+	WRITE_ONCE(pool->nr_fillers, fillers);
+	WRITE_ONCE(pool->nr_reclaimers, reclaimers);
+}
+
+/**
+ * dmm_attach - attach a policy to a pool, behind those it has
+ * @pool: the pool
+ * @name: the policy; its module is loaded if it is not known
+ *
+ * Context: May sleep.
+ * Return: 0; -EINVAL: not a name; -ENOENT: no such policy; -EEXIST: attached
+ *	already; -ENOSPC: too many policies; -ENOMEM; or what the policy says.
+ */
+int dmm_attach(struct kvm_dmm_pool *pool, const char *name)
+{
+	struct kvm_dmm_policy_ops *ops;
+	struct kvm_dmm_policy *policy;
+	unsigned int id;
+	int r;
+
+	ops = dmm_get_ops(name);
+	if (IS_ERR(ops))
+		return PTR_ERR(ops);
+
+	mutex_lock(&pool->policy_mutex);
+	r = -EEXIST;
+	if (dmm_find_policy(pool, name))
+		goto unlock;
+	r = -ENOSPC;
+	for (id = 0; id < DMM_MAX_POLICIES; id++)
+		if (!rcu_access_pointer(pool->by_id[id]))
+			break;
+	if (id == DMM_MAX_POLICIES)
+		goto unlock;
+	r = -ENOMEM;
+	policy = kzalloc(sizeof(*policy), GFP_KERNEL_ACCOUNT);
+	if (!policy)
+		goto unlock;
+	policy->ops = ops;
+	policy->pool = pool;
+	policy->id = id;
+	r = ops->attach(policy);
+	if (r)
+		goto free;
+	r = dmm_sysfs_add_policy(policy);
+	if (r)
+		goto detach;
+	rcu_assign_pointer(pool->by_id[id], policy);
+	list_add_tail_rcu(&policy->link, &pool->policies);
+	dmm_count_policies(pool);
+	mutex_unlock(&pool->policy_mutex);
+	trace_kvm_dmm_attach(pool, name);
+	return 0;
+detach:
+	ops->detach(policy);
+free:
+	kfree(policy);
+unlock:
+	mutex_unlock(&pool->policy_mutex);
+	module_put(ops->owner);
+	return r;
+}
+
+/* Call @fn for each name of a list; @names is changed. */
+static int dmm_for_each_name(char *names, struct kvm_dmm_pool *pool,
+			     int (*fn)(struct kvm_dmm_pool *pool,
+				       const char *name))
+{
+	char *name;
+	int r;
+
+	while ((name = strsep(&names, " :\n"))) {
+		if (!*name)
+			continue;
+		r = fn(pool, name);
+		if (r)
+			return r;
+	}
+	return 0;
+}
+
+static int dmm_attach_names(struct kvm_dmm_pool *pool, const char *names,
+			    int (*fn)(struct kvm_dmm_pool *pool,
+				      const char *name))
+{
+	char *copy = kstrdup(names, GFP_KERNEL);
+	int r;
+
+	if (!copy)
+		return -ENOMEM;
+	r = dmm_for_each_name(copy, pool, fn);
+	kfree(copy);
+	return r;
+}
+
+/**
+ * dmm_attach_list - attach policies to a new pool
+ * @pool: the pool
+ * @names: their names, separated by spaces or colons; NULL: the defaults
+ *
+ * Return: 0, or the error of the first that cannot be attached.
+ */
+int dmm_attach_list(struct kvm_dmm_pool *pool, const char *names)
+{
+	char defaults[DMM_LIST_MAX];
+
+	if (!names) {
+		mutex_lock(&dmm_policies_lock);
+		strscpy(defaults, dmm_default_policies);
+		mutex_unlock(&dmm_policies_lock);
+		names = defaults;
+	}
+	return dmm_attach_names(pool, names, dmm_attach);
+}
+
+static int dmm_check_name(struct kvm_dmm_pool *pool, const char *name)
+{
+	struct kvm_dmm_policy_ops *ops = dmm_get_ops(name);
+
+	if (IS_ERR(ops))
+		return PTR_ERR(ops);
+	module_put(ops->owner);
+	return 0;
+}
+
+/**
+ * dmm_check_list - could these policies be attached?
+ * @names: their names, separated by spaces or colons
+ *
+ * Return: 0; -EINVAL, -ENOENT as dmm_attach(); -ENOMEM.
+ */
+int dmm_check_list(const char *names)
+{
+	return dmm_attach_names(NULL, names, dmm_check_name);
+}
+
+/* Make frames of all tokens of a policy, and have it forget its copies. */
+static int dmm_give_back(struct kvm_dmm_pool *pool,
+			 struct kvm_dmm_policy *policy)
+{
+	struct kvm_dmm_region *region;
+	unsigned long i;
+	struct page *page;
+	unsigned int n;
+	pgoff_t index;
+	u64 e;
+	int r;
+
+	if (!policy->ops->fetch)
+		return 0;
+	xa_for_each(&pool->regions, i, region) {
+		for (n = 0; n < KVM_DMM_REGION_PAGES; n++) {
+			index = ((pgoff_t)i << DMM_REGION_SHIFT) + n;
+			e = READ_ONCE(region->entry[n]);
+			if (dmm_kind(e) != KVM_DMM_TOKEN &&
+			    !(e & (DMM_KEPT | DMM_BUSY)))
+				continue;
+			/* A busy entry may be about to get the token. */
+			if (e & DMM_BUSY) {
+				r = dmm_wait(pool, &region->entry[n],
+					     TASK_INTERRUPTIBLE);
+				if (r)
+					return r;
+				n--;
+				continue;
+			}
+			if (dmm_policy_id(e) != policy->id)
+				continue;
+			/* Writing takes the content over, token and all. */
+			r = dmm_resolve(pool, index, DMM_WRITE | DMM_INTR,
+					&page, NULL);
+			/* The file was made smaller, its tokens with it. */
+			if (r == -EFAULT && index >= dmm_pages(pool))
+				continue;
+			if (r)
+				return r == -ENOMEM ? -EBUSY : r;
+			put_page(page);
+		}
+		cond_resched();
+	}
+	return 0;
+}
+
+/* Take a policy without tokens off the pool, and free it. */
+static void dmm_remove_policy(struct kvm_dmm_pool *pool,
+			      struct kvm_dmm_policy *policy)
+{
+	const struct kvm_dmm_policy_ops *ops = policy->ops;
+
+	lockdep_assert_held(&pool->policy_mutex);
+	list_del_rcu(&policy->link);
+	RCU_INIT_POINTER(pool->by_id[policy->id], NULL);
+	dmm_count_policies(pool);
+	synchronize_srcu(&dmm_policy_srcu);
+	/* Wait for who reads or writes its tunables, too. */
+	dmm_sysfs_del_policy(policy);
+	ops->detach(policy);
+	trace_kvm_dmm_detach(pool, ops->name);
+	kfree(policy);
+	module_put(ops->owner);
+}
+
+static int dmm_detach_policy(struct kvm_dmm_pool *pool,
+			     struct kvm_dmm_policy *policy)
+{
+	int r;
+
+	lockdep_assert_held(&pool->policy_mutex);
+	/*
+	 * From now on kvm_dmm_batch_token() refuses: it reads this after it has
+	 * made the entry busy, the walk reads the entry after the barrier.
+	 */
+	WRITE_ONCE(policy->draining, true);
+	smp_mb();
+	r = dmm_give_back(pool, policy);
+	if (r) {
+		WRITE_ONCE(policy->draining, false);
+		pr_info("kvm_dmm: pool %lu: policy %s stays: its content does not fit or cannot be read (%d)\n",
+			dmm_ino(pool), policy->ops->name, r);
+		return r;
+	}
+	dmm_remove_policy(pool, policy);
+	return 0;
+}
+
+/**
+ * dmm_detach - detach a policy from a pool; all it keeps comes back first
+ * @pool: the pool
+ * @name: the policy
+ *
+ * Context: May sleep.
+ * Return: 0; -ENOENT: not attached; -EBUSY: the content does not fit below the
+ *	limit; -EINTR; or the error by which the policy cannot give content
+ *	back.  On error it stays attached.
+ */
+int dmm_detach(struct kvm_dmm_pool *pool, const char *name)
+{
+	struct kvm_dmm_policy *policy;
+	int r = -ENOENT;
+
+	mutex_lock(&pool->policy_mutex);
+	policy = dmm_find_policy(pool, name);
+	if (policy)
+		r = dmm_detach_policy(pool, policy);
+	mutex_unlock(&pool->policy_mutex);
+	return r;
+}
+
+/**
+ * dmm_detach_all - detach all policies of a pool whose map is empty
+ * @pool: the pool, which nobody can use any more
+ */
+void dmm_detach_all(struct kvm_dmm_pool *pool)
+{
+	struct kvm_dmm_policy *policy, *next;
+
+	mutex_lock(&pool->policy_mutex);
+	list_for_each_entry_safe(policy, next, &pool->policies, link)
+		dmm_remove_policy(pool, policy);
+	mutex_unlock(&pool->policy_mutex);
+}
+
+/**
+ * dmm_eject - stop asking a policy that fails
+ * @policy: the policy; one of its ops has just failed
+ * @op: which
+ * @err: how
+ *
+ * The guest goes on with what is left.  The policy is detached in the
+ * background; while that fails it serves its tokens.
+ *
+ * Context: Any; dmm_policy_srcu is held.
+ */
+void dmm_eject(struct kvm_dmm_policy *policy, const char *op, int err)
+{
+	if (xchg(&policy->ejected, true))
+		return;
+	pr_warn("kvm_dmm: pool %lu: policy %s is ejected: %s failed with %d\n",
+		dmm_ino(policy->pool), policy->ops->name, op, err);
+	dmm_count(policy->pool, DMM_STAT_eject);
+	dmm_queue_work(&policy->pool->eject_work);
+}
+
+void dmm_eject_work(struct work_struct *work)
+{
+	struct kvm_dmm_pool *pool = container_of(work, struct kvm_dmm_pool,
+						 eject_work);
+	struct kvm_dmm_policy *policy, *next;
+
+	mutex_lock(&pool->policy_mutex);
+	dmm_count_policies(pool);
+	list_for_each_entry_safe(policy, next, &pool->policies, link)
+		if (policy->ejected)
+			dmm_detach_policy(pool, policy);
+	mutex_unlock(&pool->policy_mutex);
+}
+
+/**
+ * dmm_fill_content - ask the policies for the content of absent memory
+ * @pool: the pool
+ * @index: page offset of a busy entry
+ * @page: page to fill
+ *
+ * Return: 0; -ENODATA: nobody has any; or the error of a policy that should.
+ */
+int dmm_fill_content(struct kvm_dmm_pool *pool, pgoff_t index,
+		     struct page *page)
+{
+	struct kvm_dmm_policy *policy;
+	int idx, r = -ENODATA;
+
+	idx = srcu_read_lock(&dmm_policy_srcu);
+	list_for_each_entry_srcu(policy, &pool->policies, link,
+				 srcu_read_lock_held(&dmm_policy_srcu)) {
+		if (!policy->ops->fill || READ_ONCE(policy->ejected))
+			continue;
+		r = policy->ops->fill(policy, index, page);
+		if (r != -ENODATA)
+			break;
+	}
+	srcu_read_unlock(&dmm_policy_srcu, idx);
+	return r;
+}
+
+/**
+ * dmm_fetch_token - have a policy bring content back
+ * @pool: the pool
+ * @e: a busy entry with a token
+ * @page: page for the content
+ *
+ * Return: As the fetch op.
+ */
+int dmm_fetch_token(struct kvm_dmm_pool *pool, u64 e, struct page *page)
+{
+	struct kvm_dmm_policy *policy;
+	int idx, r;
+
+	idx = srcu_read_lock(&dmm_policy_srcu);
+	policy = srcu_dereference(pool->by_id[dmm_policy_id(e)],
+				  &dmm_policy_srcu);
+	r = policy->ops->fetch(policy, dmm_token(e), page);
+	if (r == -EUCLEAN)
+		dmm_eject(policy, "fetch", r);
+	srcu_read_unlock(&dmm_policy_srcu, idx);
+	return r;
+}
+
+/**
+ * dmm_free_token - tell a policy that a token's content is not needed
+ * @pool: the pool
+ * @id: number of the policy
+ * @token: the token, of a busy entry
+ */
+void dmm_free_token(struct kvm_dmm_pool *pool, unsigned int id, u64 token)
+{
+	struct kvm_dmm_policy *policy;
+	int idx;
+
+	idx = srcu_read_lock(&dmm_policy_srcu);
+	policy = srcu_dereference(pool->by_id[id], &dmm_policy_srcu);
+	policy->ops->free_token(policy, token);
+	srcu_read_unlock(&dmm_policy_srcu, idx);
+}
+
+/**
+ * dmm_show_policies - print the names of a pool's policies, in order
+ * @pool: the pool
+ * @buf: a page
+ *
+ * Return: Length.
+ */
+ssize_t dmm_show_policies(struct kvm_dmm_pool *pool, char *buf)
+{
+	struct kvm_dmm_policy *policy;
+	ssize_t len = 0;
+	int idx;
+
+	idx = srcu_read_lock(&dmm_policy_srcu);
+	list_for_each_entry_srcu(policy, &pool->policies, link,
+				 srcu_read_lock_held(&dmm_policy_srcu))
+		len += sysfs_emit_at(buf, len, "%s%s", len ? " " : "",
+				     policy->ops->name);
+	srcu_read_unlock(&dmm_policy_srcu, idx);
+	return len + sysfs_emit_at(buf, len, "\n");
+}
+
+/**
+ * dmm_show_default_policies - print the names of the policies of new files
+ * @buf: a page
+ *
+ * Return: Length.
+ */
+ssize_t dmm_show_default_policies(char *buf)
+{
+	ssize_t len;
+
+	mutex_lock(&dmm_policies_lock);
+	len = sysfs_emit(buf, "%s\n", dmm_default_policies);
+	mutex_unlock(&dmm_policies_lock);
+	return len;
+}
+
+/**
+ * dmm_set_default_policies - choose the policies of new files
+ * @names: with spaces; empty: new files are static
+ *
+ * Return: 0; -EINVAL, -ENOENT: as dmm_attach(); -E2BIG; -ENOMEM.
+ */
+int dmm_set_default_policies(const char *names)
+{
+	char copy[DMM_LIST_MAX];
+	int r;
+
+	if (strscpy(copy, names) < 0)
+		return -E2BIG;
+	strim(copy);
+	r = dmm_check_list(copy);
+	if (r)
+		return r;
+	mutex_lock(&dmm_policies_lock);
+	strscpy(dmm_default_policies, copy);
+	mutex_unlock(&dmm_policies_lock);
+	return 0;
+}

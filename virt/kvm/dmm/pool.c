@@ -1,0 +1,417 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * Dynamic memory mapping: pools, how much machine memory each guest may use.
+ *
+ * A fault charges its page first.  At the limit it asks the attached policies
+ * to take something out, as direct reclaim does; a worker keeps a distance from
+ * the limit, so that this is rare.
+ */
+#include <linux/ctype.h>
+#include <linux/sched/signal.h>
+#include <linux/shrinker.h>
+#include <trace/events/kvm_dmm.h>
+
+#include "dmm.h"
+
+/* How long an access waits for room in a pool before it fails. */
+#define DMM_LIMIT_WAIT	HZ
+
+DEFINE_MUTEX(dmm_pools_lock);
+DEFINE_SPINLOCK(dmm_names_lock);
+LIST_HEAD(dmm_pools);
+
+static struct shrinker *dmm_shrinker;
+static struct workqueue_struct *dmm_wq;
+
+/**
+ * dmm_used - machine memory that a pool uses, in pages
+ * @pool: the pool
+ *
+ * Return: Resident frames and what compressed content takes.
+ */
+unsigned long dmm_used(struct kvm_dmm_pool *pool)
+{
+	long compressed = atomic_long_read(&pool->compressed);
+
+	return atomic_long_read(&pool->resident) +
+	       DIV_ROUND_UP(compressed, PAGE_SIZE);
+}
+
+/**
+ * dmm_max - limit of a pool in pages
+ * @pool: the pool
+ *
+ * Return: What was set; otherwise the size of the file.
+ */
+unsigned long dmm_max(struct kvm_dmm_pool *pool)
+{
+	unsigned long max = READ_ONCE(pool->max);
+
+	return max == ULONG_MAX ? dmm_pages(pool) : max;
+}
+
+/**
+ * dmm_charge_force - charge frames, whatever the limit
+ * @pool: the pool
+ * @nr: number of frames
+ */
+void dmm_charge_force(struct kvm_dmm_pool *pool, unsigned long nr)
+{
+	atomic_long_add(nr, &pool->resident);
+}
+
+/**
+ * dmm_uncharge - give charged frames back
+ * @pool: the pool
+ * @nr: number of frames
+ */
+void dmm_uncharge(struct kvm_dmm_pool *pool, unsigned long nr)
+{
+	if (!nr)
+		return;
+	atomic_long_sub(nr, &pool->resident);
+	/* wq_has_sleeper() orders the check after the subtraction. */
+	if (wq_has_sleeper(&pool->wait))
+		wake_up_all(&pool->wait);
+}
+
+/**
+ * kvm_dmm_charge_compressed - account memory that holds a pool's content
+ * @pool: the pool
+ * @bytes: more of it, or less if negative
+ *
+ * Context: Any.
+ */
+void kvm_dmm_charge_compressed(struct kvm_dmm_pool *pool, long bytes)
+{
+	atomic_long_add(bytes, &pool->compressed);
+	if (bytes < 0 && wq_has_sleeper(&pool->wait))
+		wake_up_all(&pool->wait);
+}
+EXPORT_SYMBOL_GPL(kvm_dmm_charge_compressed);
+
+/* Charge if the limit allows. */
+static bool dmm_try_charge(struct kvm_dmm_pool *pool, unsigned long nr)
+{
+	unsigned long used, max = dmm_max(pool);
+
+	atomic_long_add(nr, &pool->resident);
+	used = dmm_used(pool);
+	if (unlikely(used > max)) {
+		/* Two that fail each other here try again after reclaim. */
+		atomic_long_sub(nr, &pool->resident);
+		return false;
+	}
+	if (READ_ONCE(pool->nr_reclaimers) && used > max - dmm_margin(max))
+		dmm_queue_work(&pool->margin_work);
+	return true;
+}
+
+static int dmm_charge_slow(struct kvm_dmm_pool *pool, unsigned long nr,
+			   unsigned int flags)
+{
+	unsigned long end = jiffies + DMM_LIMIT_WAIT;
+	DEFINE_WAIT(wait);
+	int state, r = 0;
+
+	if (flags & DMM_NOWAIT)
+		return -EBUSY;
+	state = flags & DMM_INTR ? TASK_INTERRUPTIBLE : TASK_KILLABLE;
+	for (;;) {
+		if (dmm_reclaim(pool, max(nr, DMM_RECLAIM_BATCH), 0, ULONG_MAX,
+				KVM_DMM_RECLAIM_LIMIT) &&
+		    dmm_try_charge(pool, nr))
+			break;
+		prepare_to_wait(&pool->wait, &wait, state);
+		if (dmm_try_charge(pool, nr))
+			break;
+		if (signal_pending_state(state, current)) {
+			r = -EINTR;
+			break;
+		}
+		if (time_after_eq(jiffies, end)) {
+			dmm_count(pool, DMM_STAT_limit_failed);
+			r = -ENOMEM;
+			break;
+		}
+		dmm_count(pool, DMM_STAT_limit_wait);
+		schedule_timeout(DMM_LIMIT_WAIT / 10);
+		finish_wait(&pool->wait, &wait);
+	}
+	finish_wait(&pool->wait, &wait);
+	return r;
+}
+
+/**
+ * dmm_charge - charge frames that are about to be allocated
+ * @pool: the pool
+ * @nr: number of frames
+ * @flags: DMM_NOWAIT, DMM_INTR
+ *
+ * Context: May sleep; no busy bit is held.
+ * Return: 0; -EBUSY: with DMM_NOWAIT at the limit; -EINTR; -ENOMEM: nothing
+ *	came free for a second.
+ */
+int dmm_charge(struct kvm_dmm_pool *pool, unsigned long nr, unsigned int flags)
+{
+	if (likely(dmm_try_charge(pool, nr)))
+		return 0;
+	return dmm_charge_slow(pool, nr, flags);
+}
+
+/**
+ * dmm_reclaim - have the policies take memory out of a pool
+ * @pool: the pool
+ * @nr: how many pages
+ * @first: first page offset that may be taken
+ * @last: last page offset that may be taken
+ * @reason: why
+ *
+ * Context: May sleep; no busy bit is held.
+ * Return: The number of pages that came free.
+ */
+unsigned long dmm_reclaim(struct kvm_dmm_pool *pool, unsigned long nr,
+			  pgoff_t first, pgoff_t last,
+			  enum kvm_dmm_reason reason)
+{
+	struct kvm_dmm_reclaim rc = {
+		.reason = reason,
+		.first = first,
+		.last = last,
+		.nr_pages = nr,
+	};
+	struct kvm_dmm_policy *policy;
+	int idx, r;
+
+	if (!READ_ONCE(pool->nr_reclaimers))
+		return 0;
+	idx = srcu_read_lock(&dmm_policy_srcu);
+	list_for_each_entry_srcu(policy, &pool->policies, link,
+				 srcu_read_lock_held(&dmm_policy_srcu)) {
+		if (!policy->ops->reclaim || READ_ONCE(policy->ejected) ||
+		    READ_ONCE(policy->draining))
+			continue;
+		r = policy->ops->reclaim(policy, &rc);
+		if (r)
+			dmm_eject(policy, "reclaim", r);
+		if (rc.nr_done >= nr)
+			break;
+	}
+	srcu_read_unlock(&dmm_policy_srcu, idx);
+	this_cpu_add(pool->stats->count[DMM_STAT_reclaim], rc.nr_done);
+	trace_kvm_dmm_reclaim(pool, reason, nr, rc.nr_done);
+	return rc.nr_done;
+}
+
+static void dmm_margin_work(struct work_struct *work)
+{
+	struct kvm_dmm_pool *pool = container_of(work, struct kvm_dmm_pool,
+						 margin_work);
+	unsigned long max = dmm_max(pool);
+	unsigned long excess = dmm_excess(dmm_used(pool),
+					  max - dmm_margin(max));
+
+	while (excess) {
+		if (!dmm_reclaim(pool, excess, 0, ULONG_MAX,
+				 KVM_DMM_RECLAIM_MARGIN))
+			break;
+		cond_resched();
+		max = dmm_max(pool);
+		excess = dmm_excess(dmm_used(pool), max - dmm_margin(max));
+	}
+}
+
+/**
+ * dmm_set_max - change the limit of a pool
+ * @pool: the pool
+ * @max: pages; ULONG_MAX: the size of the file
+ *
+ * Context: May sleep.
+ * Return: 0; -EINVAL: below the guarantee; -EBUSY: the policies cannot take
+ *	enough out; -EINTR.  On error the limit is as before.
+ */
+int dmm_set_max(struct kvm_dmm_pool *pool, unsigned long max)
+{
+	unsigned long old, excess;
+	int r = 0;
+
+	mutex_lock(&pool->limit_mutex);
+	old = pool->max;
+	if (max < pool->min) {
+		r = -EINVAL;
+		goto unlock;
+	}
+	/* Set first, so that no fault takes what is being freed. */
+	WRITE_ONCE(pool->max, max);
+	while ((excess = dmm_excess(dmm_used(pool), dmm_max(pool)))) {
+		if (signal_pending(current))
+			r = -EINTR;
+		else if (!dmm_reclaim(pool, excess, 0, ULONG_MAX,
+				      KVM_DMM_RECLAIM_USER))
+			r = -EBUSY;
+		if (r) {
+			WRITE_ONCE(pool->max, old);
+			break;
+		}
+	}
+	wake_up_all(&pool->wait);
+unlock:
+	mutex_unlock(&pool->limit_mutex);
+	return r;
+}
+
+/**
+ * dmm_set_min - change what a pool is guaranteed
+ * @pool: the pool
+ * @min: pages
+ *
+ * Return: 0; -EINVAL: above the limit.
+ */
+int dmm_set_min(struct kvm_dmm_pool *pool, unsigned long min)
+{
+	int r = 0;
+
+	mutex_lock(&pool->limit_mutex);
+	if (min > dmm_max(pool))
+		r = -EINVAL;
+	else
+		WRITE_ONCE(pool->min, min);
+	mutex_unlock(&pool->limit_mutex);
+	return r;
+}
+
+/**
+ * dmm_valid_domain - is this the name of a sharing domain?
+ * @domain: the name; may be empty: no domain
+ */
+bool dmm_valid_domain(const char *domain)
+{
+	if (strnlen(domain, KVM_DMM_NAME_MAX + 1) > KVM_DMM_NAME_MAX)
+		return false;
+	for (; *domain; domain++)
+		if (!isgraph(*domain))
+			return false;
+	return true;
+}
+
+/**
+ * dmm_set_domain - put a pool into a sharing domain
+ * @pool: the pool
+ * @domain: the name, with or without newline; empty: none but itself
+ *
+ * Return: 0; -EINVAL: not a name; -EBUSY: the pool shares frames.
+ */
+int dmm_set_domain(struct kvm_dmm_pool *pool, const char *domain)
+{
+	char name[KVM_DMM_NAME_MAX + 2];
+	int r = 0;
+
+	if (strscpy(name, domain) < 0)
+		return -EINVAL;
+	if (*name && name[strlen(name) - 1] == '\n')
+		name[strlen(name) - 1] = 0;
+	if (!dmm_valid_domain(name))
+		return -EINVAL;
+	spin_lock(&dmm_names_lock);
+	if (!strcmp(name, pool->domain))
+		;
+	else if (atomic_long_read(&pool->nr_shared))
+		r = -EBUSY;
+	else
+		strscpy(pool->domain, name, sizeof(pool->domain));
+	spin_unlock(&dmm_names_lock);
+	return r;
+}
+
+/* Memory that pressure from others may take out of a pool. */
+static unsigned long dmm_pool_spare(struct kvm_dmm_pool *pool)
+{
+	if (!READ_ONCE(pool->nr_reclaimers))
+		return 0;
+	return min_t(unsigned long, atomic_long_read(&pool->resident),
+		     dmm_spare(dmm_used(pool), READ_ONCE(pool->min)));
+}
+
+static unsigned long dmm_shrink_count(struct shrinker *shrinker,
+				      struct shrink_control *sc)
+{
+	struct kvm_dmm_pool *pool;
+	unsigned long n = 0;
+
+	if (!mutex_trylock(&dmm_pools_lock))
+		return 0;
+	list_for_each_entry(pool, &dmm_pools, link)
+		n += dmm_pool_spare(pool);
+	mutex_unlock(&dmm_pools_lock);
+	return n ?: SHRINK_EMPTY;
+}
+
+static unsigned long dmm_shrink_scan(struct shrinker *shrinker,
+				     struct shrink_control *sc)
+{
+	unsigned long nr, done = 0;
+	struct kvm_dmm_pool *pool;
+
+	/* Policies allocate with GFP_NOIO, so they never come back here. */
+	if ((sc->gfp_mask & (__GFP_IO | __GFP_FS)) != (__GFP_IO | __GFP_FS))
+		return SHRINK_STOP;
+	/* The lock keeps the pool alive: eviction takes it off the list. */
+	if (!mutex_trylock(&dmm_pools_lock))
+		return SHRINK_STOP;
+	list_for_each_entry(pool, &dmm_pools, link) {
+		nr = min(dmm_pool_spare(pool), sc->nr_to_scan);
+		if (nr)
+			done = dmm_reclaim(pool, nr, 0, ULONG_MAX,
+					   KVM_DMM_RECLAIM_HOST);
+		if (done) {
+			/* The next time somebody else gives. */
+			list_move_tail(&pool->link, &dmm_pools);
+			break;
+		}
+	}
+	mutex_unlock(&dmm_pools_lock);
+	return done ?: SHRINK_STOP;
+}
+
+/**
+ * dmm_pool_init - set up what a pool needs to count and to wait
+ * @pool: the pool, zeroed
+ */
+void dmm_pool_init(struct kvm_dmm_pool *pool)
+{
+	pool->max = ULONG_MAX;
+	mutex_init(&pool->limit_mutex);
+	init_waitqueue_head(&pool->wait);
+	INIT_WORK(&pool->margin_work, dmm_margin_work);
+}
+
+/**
+ * dmm_queue_work - run work of a pool in the background
+ * @work: the work
+ */
+void dmm_queue_work(struct work_struct *work)
+{
+	queue_work(dmm_wq, work);
+}
+
+int kvm_dmm_pool_init(void)
+{
+	dmm_wq = alloc_workqueue("kvm_dmm", WQ_UNBOUND | WQ_MEM_RECLAIM, 0);
+	if (!dmm_wq)
+		return -ENOMEM;
+	dmm_shrinker = shrinker_alloc(0, "kvm-dmm");
+	if (!dmm_shrinker) {
+		destroy_workqueue(dmm_wq);
+		return -ENOMEM;
+	}
+	dmm_shrinker->count_objects = dmm_shrink_count;
+	dmm_shrinker->scan_objects = dmm_shrink_scan;
+	shrinker_register(dmm_shrinker);
+	return 0;
+}
+
+void kvm_dmm_pool_exit(void)
+{
+	shrinker_free(dmm_shrinker);
+	destroy_workqueue(dmm_wq);
+}
