@@ -394,11 +394,9 @@ static int dmm_parse_param(struct fs_context *fc, struct fs_parameter *param)
 
 static int dmm_fill_super(struct super_block *sb, struct fs_context *fc)
 {
-	struct dmm_options *opts = fc->s_fs_info;
+	struct dmm_options *opts = dmm_options(sb);
 	struct inode *inode;
 
-	sb->s_fs_info = opts;
-	fc->s_fs_info = NULL;
 	sb->s_maxbytes = MAX_LFS_FILESIZE;
 	sb->s_blocksize = PAGE_SIZE;
 	sb->s_blocksize_bits = PAGE_SHIFT;

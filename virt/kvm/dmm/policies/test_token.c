@@ -3,8 +3,8 @@
  * Dynamic memory mapping: a policy for tests that keeps content in plain memory.
  *
  * It takes pages out in the order of their offsets and copies them into pages
- * of its own, which saves nothing but goes through every call that a policy
- * with tokens makes.
+ * of its own, which are charged to nobody: for the pool they are as far away as
+ * a disk.  It goes through every call that a policy with tokens makes.
  */
 #include <linux/highmem.h>
 #include <linux/kvm_dmm.h>
@@ -60,7 +60,6 @@ static void dmm_store_free_token(struct kvm_dmm_policy *policy, u64 token)
 	if (WARN_ON(!page))
 		return;
 	__free_page(page);
-	kvm_dmm_charge_compressed(policy->pool, -PAGE_SIZE);
 }
 
 static int dmm_store_fetch(struct kvm_dmm_policy *policy, u64 token,
@@ -118,11 +117,9 @@ static int dmm_store_page(struct kvm_dmm_policy *policy,
 	if (r)
 		goto free;
 	copy_highpage(copy, page);
-	kvm_dmm_charge_compressed(policy->pool, PAGE_SIZE);
 	r = kvm_dmm_batch_token(batch, policy, index, token);
 	if (!r)
 		return 0;
-	kvm_dmm_charge_compressed(policy->pool, -PAGE_SIZE);
 	xa_erase(&store->pages, token);
 free:
 	__free_page(copy);
