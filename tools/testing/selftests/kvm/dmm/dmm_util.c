@@ -1,0 +1,546 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * What tests of dynamic memory mapping share.
+ */
+#include <stdio.h>
+#include <sys/stat.h>
+#include <time.h>
+
+#include "dmm_util.h"
+
+#define POOLS			"/sys/kernel/kvm_dmm/pools"
+#define WORDS			(DMM_PAGE / sizeof(uint64_t))
+
+const char *dmm_dir(void)
+{
+	const char *dir = getenv("KVM_DMM_DIR");
+
+	return dir ? dir : "/dev/dmm";
+}
+
+static struct dmm_mem dmm_mem_of(int fd, uint64_t size)
+{
+	struct dmm_mem mem = { .fd = fd, .size = size };
+	struct stat st;
+
+	TEST_ASSERT(!fstat(fd, &st), "fstat() of a dmmfs file failed");
+	mem.ino = st.st_ino;
+	mem.hva = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+	TEST_ASSERT(mem.hva != MAP_FAILED, "mmap() of a dmmfs file failed");
+	return mem;
+}
+
+struct dmm_mem dmm_mem_create(uint64_t size)
+{
+	return dmm_mem_of(kvm_dmmfs_alloc(size), size);
+}
+
+/* A file without policies: all of it is allocated when it gets its size. */
+struct dmm_mem dmm_mem_create_static(uint64_t size)
+{
+	int fd = kvm_dmmfs_alloc(0);
+	char policies[256], *name;
+	struct stat st;
+	int r;
+
+	TEST_ASSERT(!fstat(fd, &st), "fstat() of a dmmfs file failed");
+	dmm_pool_read(st.st_ino, "policies", policies, sizeof(policies));
+	for (name = strtok(policies, " \n"); name; name = strtok(NULL, " \n")) {
+		char detach[64];
+
+		snprintf(detach, sizeof(detach), "-%s", name);
+		r = dmm_pool_set(st.st_ino, "policies", detach);
+		TEST_ASSERT(!r, "Detaching %s from an empty file: %d", name, r);
+	}
+
+	TEST_ASSERT(!ftruncate(fd, size), "ftruncate() of a static file failed");
+	return dmm_mem_of(fd, size);
+}
+
+void dmm_mem_unmap(struct dmm_mem *mem)
+{
+	if (mem->hva)
+		TEST_ASSERT(!munmap(mem->hva, mem->size), "munmap() failed");
+	mem->hva = NULL;
+}
+
+void dmm_mem_close(struct dmm_mem *mem)
+{
+	if (mem->fd >= 0)
+		close(mem->fd);
+	mem->fd = -1;
+}
+
+void dmm_mem_free(struct dmm_mem *mem)
+{
+	dmm_mem_unmap(mem);
+	dmm_mem_close(mem);
+}
+
+char *dmm_pool_path(unsigned long ino, const char *file)
+{
+	return strdup_printf(POOLS "/%lu%s%s", ino, *file ? "/" : "", file);
+}
+
+void dmm_pool_read(unsigned long ino, const char *file, char *buf, size_t size)
+{
+	char *path = dmm_pool_path(ino, file);
+	int fd = open(path, O_RDONLY);
+	ssize_t n;
+
+	TEST_ASSERT(fd >= 0, "open(%s) failed", path);
+	n = read(fd, buf, size - 1);
+	TEST_ASSERT(n >= 0, "read(%s) failed", path);
+	close(fd);
+	free(path);
+	buf[n] = 0;
+}
+
+uint64_t dmm_pool_get(unsigned long ino, const char *file)
+{
+	char buf[64], *end;
+	uint64_t value;
+
+	dmm_pool_read(ino, file, buf, sizeof(buf));
+	value = strtoull(buf, &end, 10);
+	TEST_ASSERT(end != buf && *end == '\n' && !end[1],
+		    "%s of pool %lu is not one number: '%s'", file, ino, buf);
+	return value;
+}
+
+int dmm_write_file(const char *path, const void *buf, size_t len)
+{
+	int fd = open(path, O_WRONLY);
+	ssize_t n;
+	int r = 0;
+
+	if (fd < 0)
+		return -errno;
+	n = write(fd, buf, len);
+	if (n < 0)
+		r = -errno;
+	else if (n != (ssize_t)len)
+		r = -EIO;
+	close(fd);
+	return r;
+}
+
+int dmm_pool_set(unsigned long ino, const char *file, const char *value)
+{
+	char *path = dmm_pool_path(ino, file);
+	int r = dmm_write_file(path, value, strlen(value));
+
+	free(path);
+	return r;
+}
+
+int dmm_pool_set_bytes(unsigned long ino, const char *file, uint64_t bytes)
+{
+	char value[32];
+
+	snprintf(value, sizeof(value), "%lu", bytes);
+	return dmm_pool_set(ino, file, value);
+}
+
+bool dmm_pool_exists(unsigned long ino)
+{
+	char *path = dmm_pool_path(ino, "");
+	bool exists = !access(path, F_OK);
+
+	free(path);
+	return exists;
+}
+
+/* Files of dead processes go away when the kernel gets to it. */
+bool dmm_pool_gone(unsigned long ino)
+{
+	int tries;
+
+	for (tries = 0; tries < 1000; tries++) {
+		if (!dmm_pool_exists(ino))
+			return true;
+		usleep(10000);
+	}
+	return false;
+}
+
+bool dmm_has_policy(unsigned long ino, const char *name)
+{
+	char buf[256], *have;
+
+	dmm_pool_read(ino, "policies", buf, sizeof(buf));
+	for (have = strtok(buf, " \n"); have; have = strtok(NULL, " \n")) {
+		if (!strcmp(have, name))
+			return true;
+	}
+	return false;
+}
+
+/* Whether a policy can be had, be it that attaching loads its module. */
+bool dmm_policy_loaded(const char *name)
+{
+	struct dmm_mem mem = dmm_mem_create(DMM_PAGE);
+	char attach[64];
+	int r;
+
+	snprintf(attach, sizeof(attach), "+%s", name);
+	r = dmm_pool_set(mem.ino, "policies", attach);
+	TEST_ASSERT(!r || r == -ENOENT, "Attaching %s: %d", name, r);
+	dmm_mem_free(&mem);
+	return !r;
+}
+
+static uint64_t dmm_word(uint64_t seed, uint64_t page, uint64_t word)
+{
+	uint64_t x = seed * 0x9e3779b97f4a7c15UL + page * WORDS + word;
+
+	x ^= x >> 29;
+	x *= 0xbf58476d1ce4e5b9UL;
+	return x | 1;
+}
+
+/*
+ * Both host and guest run the following.  Volatile keeps the compiler from
+ * turning loops into calls of the C library, which a guest doesn't have.
+ */
+void dmm_fill(void *mem, uint64_t first, uint64_t pages, uint64_t seed)
+{
+	volatile uint64_t *p = mem;
+	uint64_t i, w;
+
+	for (i = 0; i < pages; i++) {
+		for (w = 0; w < WORDS; w++)
+			*p++ = dmm_word(seed, first + i, w);
+	}
+}
+
+uint64_t dmm_bad_pages(const void *mem, uint64_t first, uint64_t pages,
+		       uint64_t seed)
+{
+	const volatile uint64_t *p = mem;
+	uint64_t i, w, wrong, bad = 0;
+
+	for (i = 0; i < pages; i++) {
+		wrong = 0;
+		for (w = 0; w < WORDS; w++)
+			wrong |= *p++ ^ dmm_word(seed, first + i, w);
+		bad += !!wrong;
+	}
+	return bad;
+}
+
+uint64_t dmm_nonzero_pages(const void *mem, uint64_t pages)
+{
+	const volatile uint64_t *p = mem;
+	uint64_t i, w, any, bad = 0;
+
+	for (i = 0; i < pages; i++) {
+		any = 0;
+		for (w = 0; w < WORDS; w++)
+			any |= *p++;
+		bad += !!any;
+	}
+	return bad;
+}
+
+static void guest_count(volatile struct dmm_cmd *cmd)
+{
+	volatile uint64_t *first, *last;
+	uint64_t i, round = 0, bad = 0;
+
+	while (!cmd->stop && (!cmd->seed || round < cmd->seed)) {
+		for (i = 0; i < cmd->pages; i++) {
+			first = (void *)(cmd->gva + i * DMM_PAGE);
+			last = first + WORDS - 1;
+			bad += *first != round;
+			bad += *last != round;
+			*first = round + 1;
+			*last = round + 1;
+		}
+		cmd->rounds = ++round;
+	}
+	cmd->result = bad;
+}
+
+static void guest_storm(volatile struct dmm_cmd *cmd)
+{
+	volatile uint64_t *p;
+	uint64_t i, round = 0;
+
+	while (!cmd->stop) {
+		for (i = 0; i < cmd->pages && !cmd->stop; i++) {
+			p = (void *)(cmd->gva + i * DMM_PAGE);
+			if ((round + i) & 1)
+				*p = round;
+			else
+				cmd->result = *p;
+		}
+		cmd->rounds = ++round;
+	}
+}
+
+static void guest_main(struct dmm_cmd *cmd)
+{
+	volatile uint64_t *p;
+	uint64_t i, sum;
+
+	for (;;) {
+		p = (void *)cmd->gva;
+		switch (cmd->op) {
+		case DMM_OP_FILL:
+			dmm_fill((void *)cmd->gva, cmd->first, cmd->pages,
+				 cmd->seed);
+			break;
+		case DMM_OP_CHECK:
+			cmd->result = dmm_bad_pages((void *)cmd->gva, cmd->first,
+						    cmd->pages, cmd->seed);
+			break;
+		case DMM_OP_NONZERO:
+			cmd->result = dmm_nonzero_pages((void *)cmd->gva,
+							cmd->pages);
+			break;
+		case DMM_OP_PEEK:
+			cmd->result = *p;
+			break;
+		case DMM_OP_POKE:
+			*p = cmd->seed;
+			break;
+		case DMM_OP_TOUCH:
+			for (i = 0; i < cmd->pages; i++)
+				p[i * WORDS] = cmd->seed;
+			break;
+		case DMM_OP_READ:
+			for (i = sum = 0; i < cmd->pages; i++)
+				sum += p[i * WORDS];
+			cmd->result = sum;
+			break;
+		case DMM_OP_ADD:
+			for (i = 0; i < cmd->seed; i++)
+				asm volatile("lock incq %0" : "+m"(*p));
+			break;
+		case DMM_OP_COUNT:
+			guest_count(cmd);
+			break;
+		case DMM_OP_STORM:
+			guest_storm(cmd);
+			break;
+		}
+		GUEST_SYNC(0);
+	}
+}
+
+static struct dmm_guest *__dmm_guest_create(int nr_vcpus, uint32_t ring_bytes)
+{
+	struct dmm_guest *guest = calloc(1, sizeof(*guest));
+	struct kvm_vm *vm;
+	vm_vaddr_t gva;
+	int i;
+
+	TEST_ASSERT(guest && nr_vcpus <= DMM_MAX_VCPUS, "Bad number of vCPUs");
+
+	/* Room for the guest's page tables of 256 MiB. */
+	vm = __vm_create(VM_SHAPE_DEFAULT, nr_vcpus, (256UL << 20) / DMM_PAGE);
+	if (ring_bytes)
+		vm_enable_dirty_ring(vm, ring_bytes);
+
+	for (i = 0; i < nr_vcpus; i++) {
+		guest->cpu[i].vcpu = vm_vcpu_add(vm, i, guest_main);
+		gva = vm_vaddr_alloc_page(vm);
+		guest->cpu[i].cmd = addr_gva2hva(vm, gva);
+		vcpu_args_set(guest->cpu[i].vcpu, 1, gva);
+	}
+	guest->vm = vm;
+	return guest;
+}
+
+struct dmm_guest *dmm_guest_create(int nr_vcpus)
+{
+	return __dmm_guest_create(nr_vcpus, 0);
+}
+
+struct dmm_guest *dmm_guest_create_ring(int nr_vcpus, uint32_t ring_bytes)
+{
+	return __dmm_guest_create(nr_vcpus, ring_bytes);
+}
+
+void dmm_guest_free(struct dmm_guest *guest)
+{
+	if (!guest)
+		return;
+	kvm_vm_free(guest->vm);
+	free(guest);
+}
+
+void dmm_guest_map(struct dmm_guest *guest, uint64_t gpa, uint64_t size)
+{
+	virt_map(guest->vm, gpa, gpa, size / DMM_PAGE);
+}
+
+int dmm_guest_try_slot(struct dmm_guest *guest, uint32_t slot, uint32_t flags,
+		       uint64_t gpa, uint64_t size, void *hva)
+{
+	if (__vm_set_user_memory_region(guest->vm, slot, flags, gpa, size, hva))
+		return -errno;
+	return 0;
+}
+
+void dmm_guest_add_slot(struct dmm_guest *guest, uint32_t slot, uint32_t flags,
+			uint64_t gpa, uint64_t size, void *hva)
+{
+	int r = dmm_guest_try_slot(guest, slot, flags, gpa, size, hva);
+
+	TEST_ASSERT(!r, "Setting slot %#x: %d", slot, r);
+}
+
+void dmm_guest_del_slot(struct dmm_guest *guest, uint32_t slot)
+{
+	dmm_guest_add_slot(guest, slot, 0, 0, 0, NULL);
+}
+
+void dmm_guest_add_mem(struct dmm_guest *guest, struct dmm_mem *mem)
+{
+	dmm_guest_map(guest, DMM_GPA, mem->size);
+	dmm_guest_add_slot(guest, DMM_SLOT, 0, DMM_GPA, mem->size, mem->hva);
+}
+
+int dmm_guest_continue(struct dmm_guest *guest, int cpu)
+{
+	struct dmm_vcpu *c = &guest->cpu[cpu];
+	struct kvm_run *run = c->vcpu->run;
+	struct ucall uc;
+	int r;
+
+	for (;;) {
+		run->exit_reason = KVM_EXIT_UNKNOWN;
+		r = _vcpu_run(c->vcpu);
+		if (r && errno != EFAULT)
+			return -errno;
+		if (r) {
+			TEST_ASSERT_KVM_EXIT_REASON(c->vcpu,
+						    KVM_EXIT_MEMORY_FAULT);
+			return -EFAULT;
+		}
+
+		if (run->exit_reason == KVM_EXIT_MMIO && c->retry_mmio) {
+			memset(run->mmio.data, 0, sizeof(run->mmio.data));
+			continue;
+		}
+
+		switch (get_ucall(c->vcpu, &uc)) {
+		case UCALL_SYNC:
+			return 0;
+		case UCALL_ABORT:
+			REPORT_GUEST_ASSERT(uc);
+			break;
+		default:
+			return run->exit_reason;
+		}
+	}
+}
+
+static void dmm_guest_prepare(struct dmm_guest *guest, int cpu, enum dmm_op op,
+			      uint64_t gpa, uint64_t pages, uint64_t seed)
+{
+	struct dmm_cmd *cmd = guest->cpu[cpu].cmd;
+
+	*cmd = (struct dmm_cmd) {
+		.op = op,
+		.gva = gpa,
+		.first = gpa >= DMM_GPA ? (gpa - DMM_GPA) / DMM_PAGE : 0,
+		.pages = pages,
+		.seed = seed,
+	};
+}
+
+int dmm_guest_run(struct dmm_guest *guest, int cpu, enum dmm_op op,
+		  uint64_t gpa, uint64_t pages, uint64_t seed)
+{
+	dmm_guest_prepare(guest, cpu, op, gpa, pages, seed);
+	return dmm_guest_continue(guest, cpu);
+}
+
+struct dmm_thread_arg {
+	struct dmm_guest *guest;
+	int cpu;
+};
+
+static void *dmm_guest_thread(void *p)
+{
+	struct dmm_thread_arg arg = *(struct dmm_thread_arg *)p;
+
+	free(p);
+	arg.guest->cpu[arg.cpu].ret = dmm_guest_continue(arg.guest, arg.cpu);
+	return NULL;
+}
+
+void dmm_guest_start(struct dmm_guest *guest, int cpu, enum dmm_op op,
+		     uint64_t gpa, uint64_t pages, uint64_t seed)
+{
+	struct dmm_thread_arg *arg = malloc(sizeof(*arg));
+
+	TEST_ASSERT(arg, "Out of memory");
+	*arg = (struct dmm_thread_arg) { .guest = guest, .cpu = cpu };
+	dmm_guest_prepare(guest, cpu, op, gpa, pages, seed);
+	TEST_ASSERT(!pthread_create(&guest->cpu[cpu].thread, NULL,
+				    dmm_guest_thread, arg),
+		    "pthread_create() failed");
+}
+
+/* Wait until DMM_OP_COUNT or DMM_OP_STORM has done that many rounds. */
+void dmm_guest_wait_rounds(struct dmm_guest *guest, int cpu, uint64_t rounds)
+{
+	volatile struct dmm_cmd *cmd = guest->cpu[cpu].cmd;
+	int tries;
+
+	for (tries = 0; cmd->rounds < rounds && tries < 30000; tries++)
+		usleep(1000);
+}
+
+int dmm_guest_join(struct dmm_guest *guest, int cpu)
+{
+	pthread_join(guest->cpu[cpu].thread, NULL);
+	return guest->cpu[cpu].ret;
+}
+
+int dmm_guest_stop(struct dmm_guest *guest, int cpu)
+{
+	((volatile struct dmm_cmd *)guest->cpu[cpu].cmd)->stop = 1;
+	return dmm_guest_join(guest, cpu);
+}
+
+static uint64_t dmm_guest_do(struct dmm_guest *guest, enum dmm_op op,
+			     uint64_t gpa, uint64_t pages, uint64_t seed)
+{
+	int r = dmm_guest_run(guest, 0, op, gpa, pages, seed);
+
+	TEST_ASSERT(!r, "Guest's access to %#lx: %d", gpa, r);
+	return guest->cpu[0].cmd->result;
+}
+
+void dmm_guest_fill(struct dmm_guest *guest, uint64_t gpa, uint64_t pages,
+		    uint64_t seed)
+{
+	dmm_guest_do(guest, DMM_OP_FILL, gpa, pages, seed);
+}
+
+uint64_t dmm_guest_bad_pages(struct dmm_guest *guest, uint64_t gpa,
+			     uint64_t pages, uint64_t seed)
+{
+	return dmm_guest_do(guest, DMM_OP_CHECK, gpa, pages, seed);
+}
+
+uint64_t dmm_guest_nonzero_pages(struct dmm_guest *guest, uint64_t gpa,
+				 uint64_t pages)
+{
+	return dmm_guest_do(guest, DMM_OP_NONZERO, gpa, pages, 0);
+}
+
+uint64_t dmm_guest_peek(struct dmm_guest *guest, uint64_t gpa)
+{
+	return dmm_guest_do(guest, DMM_OP_PEEK, gpa, 1, 0);
+}
+
+void dmm_guest_poke(struct dmm_guest *guest, uint64_t gpa, uint64_t value)
+{
+	dmm_guest_do(guest, DMM_OP_POKE, gpa, 1, value);
+}

@@ -1,0 +1,165 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+/*
+ * What tests of dynamic memory mapping share: a dmmfs file, its pool in sysfs,
+ * and guests that do as they are told.
+ */
+#ifndef SELFTEST_KVM_DMM_UTIL_H
+#define SELFTEST_KVM_DMM_UTIL_H
+
+#include <pthread.h>
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "kvm_util.h"
+#include "processor.h"
+#include "test_util.h"
+
+#define DMMFS_MAGIC		0x444d4d46
+#define DMM_PAGE		4096UL
+#define DMM_BLOCK		(2UL << 20)
+#define DMM_MAX_VCPUS		4
+
+/* Where tests put dmmfs memory: 2 MiB aligned, away from slot 0. */
+#define DMM_GPA			(4UL << 30)
+#define DMM_SLOT		10
+
+/* Emulated hosts are slow, those with a debug kernel more so. */
+#define DMM_TIMEOUT		300
+#define DMM_TEST(fixture, name)	TEST_F_TIMEOUT(fixture, name, DMM_TIMEOUT)
+
+/**
+ * struct dmm_mem - a dmmfs file
+ * @fd: the file, -1 when closed
+ * @size: its size in bytes
+ * @hva: a shared mapping of all of it, NULL when unmapped
+ * @ino: its inode number, by which sysfs knows its pool
+ */
+struct dmm_mem {
+	int fd;
+	uint64_t size;
+	void *hva;
+	unsigned long ino;
+};
+
+struct dmm_mem dmm_mem_create(uint64_t size);
+struct dmm_mem dmm_mem_create_static(uint64_t size);
+void dmm_mem_unmap(struct dmm_mem *mem);
+void dmm_mem_close(struct dmm_mem *mem);
+void dmm_mem_free(struct dmm_mem *mem);
+const char *dmm_dir(void);
+
+/* A pool's files in sysfs; setters return 0 or -errno. */
+char *dmm_pool_path(unsigned long ino, const char *file);
+uint64_t dmm_pool_get(unsigned long ino, const char *file);
+void dmm_pool_read(unsigned long ino, const char *file, char *buf, size_t size);
+int dmm_pool_set(unsigned long ino, const char *file, const char *value);
+int dmm_pool_set_bytes(unsigned long ino, const char *file, uint64_t bytes);
+bool dmm_pool_exists(unsigned long ino);
+bool dmm_pool_gone(unsigned long ino);
+bool dmm_has_policy(unsigned long ino, const char *name);
+bool dmm_policy_loaded(const char *name);
+int dmm_write_file(const char *path, const void *buf, size_t len);
+
+/* Content: every page and every seed has another one, none is zero. */
+void dmm_fill(void *mem, uint64_t first, uint64_t pages, uint64_t seed);
+uint64_t dmm_bad_pages(const void *mem, uint64_t first, uint64_t pages,
+		       uint64_t seed);
+uint64_t dmm_nonzero_pages(const void *mem, uint64_t pages);
+
+/**
+ * enum dmm_op - what a guest can do
+ * @DMM_OP_FILL: write content of @seed into pages
+ * @DMM_OP_CHECK: count the pages that don't hold that content
+ * @DMM_OP_NONZERO: count the pages that aren't all zero
+ * @DMM_OP_PEEK: read one word
+ * @DMM_OP_POKE: write @seed to one word
+ * @DMM_OP_TOUCH: write @seed to the first word of pages
+ * @DMM_OP_READ: sum up the first word of pages
+ * @DMM_OP_ADD: atomically add one to a word, @seed times
+ * @DMM_OP_COUNT: count up the first and last word of pages that began as
+ *	zero, round after round until told to stop or @seed rounds are done.
+ *	A count of wrong values seen on the way comes back in @result, the
+ *	number of rounds in @rounds.
+ * @DMM_OP_STORM: write to pages and read from them until told to stop, without
+ *	expecting anything of their content.
+ */
+enum dmm_op {
+	DMM_OP_FILL,
+	DMM_OP_CHECK,
+	DMM_OP_NONZERO,
+	DMM_OP_PEEK,
+	DMM_OP_POKE,
+	DMM_OP_TOUCH,
+	DMM_OP_READ,
+	DMM_OP_ADD,
+	DMM_OP_COUNT,
+	DMM_OP_STORM,
+};
+
+struct dmm_cmd {
+	uint64_t op;
+	uint64_t gva;
+	uint64_t first;
+	uint64_t pages;
+	uint64_t seed;
+	uint64_t result;
+	uint64_t rounds;
+	uint64_t stop;
+};
+
+struct dmm_vcpu {
+	struct kvm_vcpu *vcpu;
+	struct dmm_cmd *cmd;
+	pthread_t thread;
+	bool retry_mmio;
+	int ret;
+};
+
+/**
+ * struct dmm_guest - a VM whose vCPUs wait for struct dmm_cmd
+ * @vm: the VM
+ * @cpu: its vCPUs
+ */
+struct dmm_guest {
+	struct kvm_vm *vm;
+	struct dmm_vcpu cpu[DMM_MAX_VCPUS];
+};
+
+struct dmm_guest *dmm_guest_create(int nr_vcpus);
+struct dmm_guest *dmm_guest_create_ring(int nr_vcpus, uint32_t ring_bytes);
+void dmm_guest_free(struct dmm_guest *guest);
+
+/* Map @size bytes of guest physical memory at the same virtual address. */
+void dmm_guest_map(struct dmm_guest *guest, uint64_t gpa, uint64_t size);
+void dmm_guest_add_slot(struct dmm_guest *guest, uint32_t slot, uint32_t flags,
+			uint64_t gpa, uint64_t size, void *hva);
+int dmm_guest_try_slot(struct dmm_guest *guest, uint32_t slot, uint32_t flags,
+		       uint64_t gpa, uint64_t size, void *hva);
+void dmm_guest_del_slot(struct dmm_guest *guest, uint32_t slot);
+/* The usual: all of a file at DMM_GPA in DMM_SLOT. */
+void dmm_guest_add_mem(struct dmm_guest *guest, struct dmm_mem *mem);
+
+/*
+ * Run a command.  0: done.  -EFAULT: KVM_EXIT_MEMORY_FAULT, dmm_guest_continue()
+ * tries again.  Other -errno: of KVM_RUN.  > 0: any other exit reason.
+ */
+int dmm_guest_run(struct dmm_guest *guest, int cpu, enum dmm_op op,
+		  uint64_t gpa, uint64_t pages, uint64_t seed);
+int dmm_guest_continue(struct dmm_guest *guest, int cpu);
+void dmm_guest_start(struct dmm_guest *guest, int cpu, enum dmm_op op,
+		     uint64_t gpa, uint64_t pages, uint64_t seed);
+int dmm_guest_join(struct dmm_guest *guest, int cpu);
+void dmm_guest_wait_rounds(struct dmm_guest *guest, int cpu, uint64_t rounds);
+int dmm_guest_stop(struct dmm_guest *guest, int cpu);
+
+/* Commands that have to succeed; what counts as wrong is returned. */
+void dmm_guest_fill(struct dmm_guest *guest, uint64_t gpa, uint64_t pages,
+		    uint64_t seed);
+uint64_t dmm_guest_bad_pages(struct dmm_guest *guest, uint64_t gpa,
+			     uint64_t pages, uint64_t seed);
+uint64_t dmm_guest_nonzero_pages(struct dmm_guest *guest, uint64_t gpa,
+				 uint64_t pages);
+uint64_t dmm_guest_peek(struct dmm_guest *guest, uint64_t gpa);
+void dmm_guest_poke(struct dmm_guest *guest, uint64_t gpa, uint64_t value);
+
+#endif /* SELFTEST_KVM_DMM_UTIL_H */

@@ -1,0 +1,385 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * Guest memory as a file of the host: processes that map it, advice, direct
+ * I/O, pins.
+ */
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <sys/uio.h>
+
+#include "dmm_util.h"
+#include "kselftest_harness.h"
+
+#define SIZE	(8UL << 20)
+#define PAGES	(SIZE / DMM_PAGE)
+#define PUNCH	(FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE)
+
+/* <linux/io_uring.h> doesn't go together with the library's headers. */
+#define IORING_REGISTER_BUFFERS		0
+#define IORING_UNREGISTER_BUFFERS	1
+
+FIXTURE(host) {
+	struct dmm_guest *guest;
+	struct dmm_mem mem;
+};
+
+FIXTURE_SETUP(host)
+{
+	self->mem = dmm_mem_create(SIZE);
+	self->guest = dmm_guest_create(1);
+	dmm_guest_add_mem(self->guest, &self->mem);
+}
+
+FIXTURE_TEARDOWN(host)
+{
+	dmm_guest_free(self->guest);
+	dmm_mem_free(&self->mem);
+}
+
+static uint64_t resident(unsigned long ino)
+{
+	return dmm_pool_get(ino, "resident_bytes");
+}
+
+/* A child has the same memory, not a copy of it. */
+DMM_TEST(host, fork)
+{
+	uint64_t *words = self->mem.hva;
+	pid_t pid;
+	int status;
+
+	dmm_guest_fill(self->guest, DMM_GPA, 4, 1);
+	pid = fork();
+	ASSERT_GE(pid, 0);
+	if (!pid) {
+		if (dmm_bad_pages(self->mem.hva, 0, 4, 1))
+			_exit(1);
+		words[0] = 5;
+		words[100 * 512] = 6;
+		_exit(0);
+	}
+	ASSERT_EQ(pid, waitpid(pid, &status, 0));
+	EXPECT_EQ(0, status);
+	EXPECT_EQ(5, words[0]);
+	EXPECT_EQ(5, dmm_guest_peek(self->guest, DMM_GPA));
+	EXPECT_EQ(6, dmm_guest_peek(self->guest, DMM_GPA + 100 * DMM_PAGE));
+	EXPECT_EQ(5 * DMM_PAGE, resident(self->mem.ino));
+}
+
+/* As virtio-fs and vhost-user do: other processes map the file by descriptor. */
+DMM_TEST(host, several_processes)
+{
+	enum { PROCS = 4 };
+	int to[PROCS][2], from[PROCS][2], i, status;
+	pid_t pid[PROCS];
+	char c;
+
+	dmm_guest_fill(self->guest, DMM_GPA, PAGES, 1);
+	for (i = 0; i < PROCS; i++) {
+		ASSERT_EQ(0, pipe(to[i]));
+		ASSERT_EQ(0, pipe(from[i]));
+		pid[i] = fork();
+		ASSERT_GE(pid[i], 0);
+		if (!pid[i]) {
+			void *hva = mmap(NULL, SIZE, PROT_READ | PROT_WRITE,
+					 MAP_SHARED, self->mem.fd, 0);
+
+			if (hva == MAP_FAILED)
+				_exit(1);
+			/* 1: content is there; it gets punched; 2: all zero. */
+			if (dmm_bad_pages(hva, 0, PAGES, 1))
+				_exit(2);
+			if (write(from[i][1], "1", 1) != 1 ||
+			    read(to[i][0], &c, 1) != 1)
+				_exit(3);
+			if (dmm_nonzero_pages(hva, PAGES) != i * 16)
+				_exit(4);
+			dmm_fill(hva + i * 16 * DMM_PAGE, i * 16, 16, 2);
+			_exit(0);
+		}
+		close(from[i][1]);
+	}
+
+	for (i = 0; i < PROCS; i++) {
+		EXPECT_EQ(1, read(from[i][0], &c, 1));
+	}
+	ASSERT_EQ(0, fallocate(self->mem.fd, PUNCH, 0, SIZE));
+	/* One after the other: each has to find what those before it wrote. */
+	for (i = 0; i < PROCS; i++) {
+		ASSERT_EQ(1, write(to[i][1], "2", 1));
+		ASSERT_EQ(pid[i], waitpid(pid[i], &status, 0));
+		EXPECT_EQ(0, status);
+	}
+	EXPECT_EQ(0, dmm_guest_bad_pages(self->guest, DMM_GPA, PROCS * 16, 2));
+	EXPECT_EQ(PROCS * 16 * DMM_PAGE, resident(self->mem.ino));
+}
+
+/* MADV_DONTNEED takes the mapping, not the content. */
+DMM_TEST(host, madv_dontneed)
+{
+	dmm_fill(self->mem.hva, 0, PAGES, 1);
+	ASSERT_EQ(0, madvise(self->mem.hva, SIZE, MADV_DONTNEED));
+	EXPECT_EQ(SIZE, resident(self->mem.ino));
+	EXPECT_EQ(0, dmm_guest_bad_pages(self->guest, DMM_GPA, PAGES, 1));
+	EXPECT_EQ(0, dmm_bad_pages(self->mem.hva, 0, PAGES, 1));
+}
+
+/* MADV_REMOVE is a hole. */
+DMM_TEST(host, madv_remove)
+{
+	dmm_fill(self->mem.hva, 0, PAGES, 1);
+	ASSERT_EQ(0, dmm_guest_bad_pages(self->guest, DMM_GPA, PAGES, 1));
+	ASSERT_EQ(0, madvise(self->mem.hva + DMM_PAGE, 9 * DMM_PAGE,
+			     MADV_REMOVE));
+	EXPECT_EQ(SIZE - 9 * DMM_PAGE, resident(self->mem.ino));
+	EXPECT_EQ(PAGES - 9,
+		  dmm_guest_nonzero_pages(self->guest, DMM_GPA, PAGES));
+	EXPECT_EQ(PAGES - 9, dmm_nonzero_pages(self->mem.hva, PAGES));
+}
+
+DMM_TEST(host, madv_populate)
+{
+	ASSERT_EQ(0, madvise(self->mem.hva, SIZE / 2, MADV_POPULATE_READ));
+	EXPECT_EQ(0, resident(self->mem.ino));
+	ASSERT_EQ(0, madvise(self->mem.hva, SIZE / 2, MADV_POPULATE_WRITE));
+	EXPECT_EQ(SIZE / 2, resident(self->mem.ino));
+	EXPECT_EQ(0, dmm_nonzero_pages(self->mem.hva, PAGES));
+
+	/* Hints that QEMU gives and doesn't check: no harm. */
+	madvise(self->mem.hva, SIZE, MADV_HUGEPAGE);
+	madvise(self->mem.hva, SIZE, MADV_MERGEABLE);
+	madvise(self->mem.hva, SIZE, MADV_DONTDUMP);
+	madvise(self->mem.hva, SIZE, MADV_COLD);
+	madvise(self->mem.hva, SIZE, MADV_PAGEOUT);
+	madvise(self->mem.hva, SIZE, MADV_FREE);
+	dmm_guest_fill(self->guest, DMM_GPA, PAGES, 1);
+	madvise(self->mem.hva, SIZE, MADV_PAGEOUT);
+	EXPECT_EQ(0, dmm_bad_pages(self->mem.hva, 0, PAGES, 1));
+}
+
+DMM_TEST(host, mlock)
+{
+	dmm_guest_fill(self->guest, DMM_GPA, PAGES / 2, 1);
+	ASSERT_EQ(0, mlock(self->mem.hva, SIZE));
+	EXPECT_EQ(0, dmm_bad_pages(self->mem.hva, 0, PAGES / 2, 1));
+	EXPECT_EQ(PAGES / 2, dmm_nonzero_pages(self->mem.hva, PAGES));
+	ASSERT_EQ(0, fallocate(self->mem.fd, PUNCH, 0, SIZE));
+	EXPECT_EQ(0, resident(self->mem.ino));
+	EXPECT_EQ(0, dmm_nonzero_pages(self->mem.hva, PAGES));
+	dmm_guest_fill(self->guest, DMM_GPA, PAGES, 2);
+	EXPECT_EQ(0, dmm_bad_pages(self->mem.hva, 0, PAGES, 2));
+	ASSERT_EQ(0, munlock(self->mem.hva, SIZE));
+}
+
+DMM_TEST(host, mprotect_and_mremap)
+{
+	void *hva;
+
+	dmm_guest_fill(self->guest, DMM_GPA, PAGES, 1);
+	ASSERT_EQ(0, mprotect(self->mem.hva, SIZE, PROT_READ));
+	EXPECT_EQ(0, dmm_bad_pages(self->mem.hva, 0, PAGES, 1));
+	ASSERT_EQ(0, mprotect(self->mem.hva, SIZE, PROT_READ | PROT_WRITE));
+	hva = mremap(self->mem.hva, SIZE, SIZE, MREMAP_MAYMOVE | MREMAP_FIXED,
+		     (char *)self->mem.hva - (64UL << 20));
+	ASSERT_NE(MAP_FAILED, hva);
+	self->mem.hva = hva;
+	EXPECT_EQ(0, dmm_bad_pages(hva, 0, PAGES, 1));
+	dmm_fill(hva, 0, PAGES, 2);
+	EXPECT_EQ(0, dmm_guest_bad_pages(self->guest, DMM_GPA, PAGES, 2));
+}
+
+/* One value of a mapping's smaps, in bytes. */
+static long smaps(const void *hva, const char *key)
+{
+	unsigned long start, end;
+	bool found = false;
+	char line[256];
+	long kb = -1;
+	FILE *f;
+
+	f = fopen("/proc/self/smaps", "r");
+	TEST_ASSERT(f, "No /proc/self/smaps");
+	while (fgets(line, sizeof(line), f)) {
+		if (sscanf(line, "%lx-%lx ", &start, &end) == 2)
+			found = start == (unsigned long)hva;
+		else if (found && !strncmp(line, key, strlen(key)) &&
+			 line[strlen(key)] == ':')
+			kb = atol(line + strlen(key) + 1);
+	}
+	fclose(f);
+	return kb < 0 ? kb : kb * 1024;
+}
+
+DMM_TEST(host, smaps)
+{
+	void *hva;
+
+	hva = mmap(NULL, SIZE, PROT_READ | PROT_WRITE, MAP_SHARED,
+		   self->mem.fd, 0);
+	ASSERT_NE(MAP_FAILED, hva);
+	EXPECT_EQ(SIZE, smaps(hva, "Size"));
+	EXPECT_EQ(0, smaps(hva, "Rss"));
+
+	dmm_fill(hva, 0, 100, 1);
+	EXPECT_EQ(100 * DMM_PAGE, smaps(hva, "Rss"));
+	EXPECT_EQ(0, smaps(hva, "Anonymous"));
+	EXPECT_EQ(0, smaps(hva, "Swap"));
+	EXPECT_GE(100 * DMM_PAGE, smaps(hva, "Pss"));
+
+	ASSERT_EQ(0, fallocate(self->mem.fd, PUNCH, 0, 50 * DMM_PAGE));
+	EXPECT_EQ(50 * DMM_PAGE, smaps(hva, "Rss"));
+	ASSERT_EQ(0, ftruncate(self->mem.fd, 0));
+	EXPECT_EQ(0, smaps(hva, "Rss"));
+	munmap(hva, SIZE);
+}
+
+/* Any scratch block device will do, a RAM disk of 4 MiB suffices. */
+static int open_scratch(void)
+{
+	static const char * const disks[] = {
+		"/dev/ram0", "/dev/vda", "/dev/zram0",
+	};
+	const char *name = getenv("KVM_DMM_SCRATCH");
+	unsigned int i;
+	int fd;
+
+	if (name)
+		return open(name, O_RDWR | O_DIRECT);
+	for (i = 0; i < ARRAY_SIZE(disks); i++) {
+		fd = open(disks[i], O_RDWR | O_DIRECT);
+		if (fd >= 0 && lseek(fd, 0, SEEK_END) >= (4 << 20))
+			return fd;
+		if (fd >= 0)
+			close(fd);
+	}
+	return -1;
+}
+
+/* Direct I/O out of and into guest memory, also such that wasn't there yet. */
+DMM_TEST(host, direct_io)
+{
+	const size_t len = 1 << 20;
+	int fd = open_scratch();
+	uint64_t i;
+
+	if (fd < 0)
+		SKIP(return, "no scratch disk, set KVM_DMM_SCRATCH");
+
+	dmm_guest_fill(self->guest, DMM_GPA, len / DMM_PAGE, 1);
+	ASSERT_EQ(len, pwrite(fd, self->mem.hva, len, 0));
+	ASSERT_EQ(0, fallocate(self->mem.fd, PUNCH, 0, SIZE));
+	ASSERT_EQ(len, pread(fd, self->mem.hva, len, 0));
+	EXPECT_EQ(0, dmm_guest_bad_pages(self->guest, DMM_GPA, len / DMM_PAGE, 1));
+	EXPECT_EQ(len, resident(self->mem.ino));
+
+	/* Zeros are written out without being allocated. */
+	ASSERT_EQ(0, fallocate(self->mem.fd, PUNCH, 0, SIZE));
+	ASSERT_EQ(len, pwrite(fd, self->mem.hva, len, 0));
+	EXPECT_EQ(0, resident(self->mem.ino));
+
+	/* Vectors of single pages, in and out, with a guest that watches. */
+	for (i = 0; i < 20; i++) {
+		struct iovec iov[4];
+		int n;
+
+		for (n = 0; n < 4; n++) {
+			iov[n].iov_base = self->mem.hva +
+					  ((i * 31 + n * 7) % PAGES) * DMM_PAGE;
+			iov[n].iov_len = DMM_PAGE;
+			dmm_fill(iov[n].iov_base, n, 1, i);
+		}
+		ASSERT_EQ(4 * DMM_PAGE, pwritev(fd, iov, 4, 0));
+		ASSERT_EQ(0, fallocate(self->mem.fd, PUNCH, 0, SIZE));
+		ASSERT_EQ(4 * DMM_PAGE, preadv(fd, iov, 4, 0));
+		for (n = 0; n < 4; n++) {
+			EXPECT_EQ(0, dmm_bad_pages(iov[n].iov_base, n, 1, i));
+			EXPECT_EQ(*(uint64_t *)iov[n].iov_base,
+				  dmm_guest_peek(self->guest, DMM_GPA +
+						 (iov[n].iov_base -
+						  self->mem.hva)));
+		}
+	}
+	close(fd);
+}
+
+/* A page that sits in a pipe is held; a hole makes it the pipe's alone. */
+DMM_TEST(host, held_page)
+{
+	struct iovec iov = { self->mem.hva, 4 * DMM_PAGE };
+	char *buf = malloc(4 * DMM_PAGE);
+	int fds[2];
+
+	ASSERT_NE(NULL, buf);
+	ASSERT_EQ(0, pipe(fds));
+	dmm_guest_fill(self->guest, DMM_GPA, 8, 1);
+	ASSERT_EQ(4 * DMM_PAGE, vmsplice(fds[1], &iov, 1, 0));
+
+	ASSERT_EQ(0, fallocate(self->mem.fd, PUNCH, 0, 2 * DMM_PAGE));
+	EXPECT_EQ(6 * DMM_PAGE, resident(self->mem.ino));
+	EXPECT_EQ(2, dmm_guest_bad_pages(self->guest, DMM_GPA, 8, 1));
+	dmm_guest_fill(self->guest, DMM_GPA, 2, 2);
+
+	/* What is in the pipe is what was there when it was put in. */
+	ASSERT_EQ(4 * DMM_PAGE, read(fds[0], buf, 4 * DMM_PAGE));
+	EXPECT_EQ(0, dmm_bad_pages(buf, 0, 4, 1));
+	EXPECT_EQ(0, dmm_guest_bad_pages(self->guest, DMM_GPA, 2, 2));
+
+	/* The file goes while a pipe has its pages. */
+	iov.iov_len = 2 * DMM_PAGE;
+	ASSERT_EQ(2 * DMM_PAGE, vmsplice(fds[1], &iov, 1, 0));
+	dmm_guest_free(self->guest);
+	self->guest = NULL;
+	dmm_mem_free(&self->mem);
+	EXPECT_TRUE(dmm_pool_gone(self->mem.ino));
+	ASSERT_EQ(2 * DMM_PAGE, read(fds[0], buf, 4 * DMM_PAGE));
+	EXPECT_EQ(0, dmm_bad_pages(buf, 0, 2, 2));
+}
+
+/*
+ * Pinned for long, as by VFIO or fixed buffers of io_uring: counted in
+ * pinned_bytes, and the device's page stays the guest's page.
+ */
+DMM_TEST(host, pinned)
+{
+	struct iovec iov = { self->mem.hva, 16 * DMM_PAGE };
+	uint64_t params[15] = {};
+	int ring;
+
+	ring = syscall(__NR_io_uring_setup, 4, params);
+	if (ring < 0)
+		SKIP(return, "no io_uring");
+
+	dmm_guest_fill(self->guest, DMM_GPA, PAGES, 1);
+	EXPECT_EQ(0, dmm_pool_get(self->mem.ino, "pinned_bytes"));
+	ASSERT_EQ(0, syscall(__NR_io_uring_register, ring,
+			     IORING_REGISTER_BUFFERS, &iov, 1));
+	EXPECT_EQ(16 * DMM_PAGE, dmm_pool_get(self->mem.ino, "pinned_bytes"));
+	EXPECT_EQ(0, dmm_guest_bad_pages(self->guest, DMM_GPA, PAGES, 1));
+
+	ASSERT_EQ(0, syscall(__NR_io_uring_register, ring,
+			     IORING_UNREGISTER_BUFFERS, NULL, 0));
+	EXPECT_EQ(0, dmm_pool_get(self->mem.ino, "pinned_bytes"));
+	close(ring);
+}
+
+/* QEMU opens its memory again by /proc/self/fd, state belongs to the inode. */
+DMM_TEST(host, reopen)
+{
+	char path[64];
+	struct stat a, b;
+	int fd;
+
+	snprintf(path, sizeof(path), "/proc/self/fd/%d", self->mem.fd);
+	fd = open(path, O_RDWR);
+	ASSERT_GE(fd, 0);
+	ASSERT_EQ(0, fstat(fd, &a));
+	ASSERT_EQ(0, fstat(self->mem.fd, &b));
+	EXPECT_EQ(a.st_ino, b.st_ino);
+	dmm_guest_fill(self->guest, DMM_GPA, 1, 1);
+	ASSERT_EQ(0, fallocate(fd, PUNCH, 0, SIZE));
+	EXPECT_EQ(0, dmm_guest_peek(self->guest, DMM_GPA));
+	close(fd);
+}
+
+TEST_HARNESS_MAIN

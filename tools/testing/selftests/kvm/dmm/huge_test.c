@@ -1,0 +1,194 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * Blocks: 2 MiB in a row, mapped as one where the MMU can, and taken apart
+ * when a part of them changes.
+ */
+#include "dmm_util.h"
+#include "kselftest_harness.h"
+
+#define SIZE	(8UL << 20)
+#define PAGES	(SIZE / DMM_PAGE)
+#define PUNCH	(FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE)
+
+FIXTURE(huge) {
+	struct dmm_guest *guest;
+	struct dmm_mem mem;
+};
+
+FIXTURE_VARIANT(huge) {
+	bool is_static;
+};
+
+FIXTURE_VARIANT_ADD(huge, static_pool) {
+	.is_static = true,
+};
+
+FIXTURE_VARIANT_ADD(huge, fallocate) {
+	.is_static = false,
+};
+
+static uint64_t huge_bytes(unsigned long ino)
+{
+	return dmm_pool_get(ino, "huge_bytes");
+}
+
+FIXTURE_SETUP(huge)
+{
+	if (variant->is_static) {
+		self->mem = dmm_mem_create_static(SIZE);
+	} else {
+		self->mem = dmm_mem_create(SIZE);
+		ASSERT_EQ(0, huge_bytes(self->mem.ino));
+		ASSERT_EQ(0, fallocate(self->mem.fd, 0, 0, SIZE));
+	}
+	self->guest = dmm_guest_create(2);
+	dmm_guest_add_mem(self->guest, &self->mem);
+	ASSERT_EQ(SIZE, huge_bytes(self->mem.ino));
+	ASSERT_EQ(SIZE, dmm_pool_get(self->mem.ino, "resident_bytes"));
+}
+
+FIXTURE_TEARDOWN(huge)
+{
+	dmm_guest_free(self->guest);
+	dmm_mem_free(&self->mem);
+}
+
+/* With nested paging a guest takes one fault for 512 pages. */
+DMM_TEST(huge, mapped_as_one)
+{
+	uint64_t pages_2m;
+
+	dmm_guest_fill(self->guest, DMM_GPA, PAGES, 1);
+	EXPECT_EQ(0, dmm_bad_pages(self->mem.hva, 0, PAGES, 1));
+	EXPECT_EQ(SIZE, huge_bytes(self->mem.ino));
+
+	pages_2m = vm_get_stat(self->guest->vm, "pages_2m");
+	if (kvm_is_tdp_enabled()) {
+		EXPECT_EQ(SIZE / DMM_BLOCK, pages_2m);
+	}
+
+	/* A hole in one of them, and the other three stay. */
+	ASSERT_EQ(0, fallocate(self->mem.fd, PUNCH, 5 * DMM_PAGE, DMM_PAGE));
+	EXPECT_EQ(1, dmm_guest_bad_pages(self->guest, DMM_GPA, PAGES, 1));
+	if (kvm_is_tdp_enabled()) {
+		EXPECT_EQ(SIZE / DMM_BLOCK - 1,
+			  vm_get_stat(self->guest->vm, "pages_2m"));
+	}
+}
+
+/* The slot isn't aligned to the file's blocks: 4 KiB mappings, same content. */
+DMM_TEST(huge, misaligned_slot)
+{
+	const uint64_t gpa = DMM_GPA + (1UL << 30);
+	uint64_t before;
+
+	dmm_guest_del_slot(self->guest, DMM_SLOT);
+	before = vm_get_stat(self->guest->vm, "pages_2m");
+	dmm_guest_map(self->guest, gpa, SIZE);
+	dmm_guest_add_slot(self->guest, DMM_SLOT, 0, gpa, SIZE - DMM_PAGE,
+			   self->mem.hva + DMM_PAGE);
+	dmm_fill(self->mem.hva, 0, PAGES, 1);
+	EXPECT_EQ(PAGES - 1, dmm_guest_nonzero_pages(self->guest, gpa, PAGES - 1));
+	EXPECT_EQ(*(uint64_t *)(self->mem.hva + 600 * DMM_PAGE),
+		  dmm_guest_peek(self->guest, gpa + 599 * DMM_PAGE));
+	dmm_guest_poke(self->guest, gpa + 511 * DMM_PAGE, 42);
+	EXPECT_EQ(42, *(uint64_t *)(self->mem.hva + 512 * DMM_PAGE));
+	EXPECT_EQ(before, vm_get_stat(self->guest->vm, "pages_2m"));
+}
+
+/* Blocks are those of the file, wherever the VMM has mapped it. */
+DMM_TEST(huge, misaligned_mapping)
+{
+	void *area, *hva;
+
+	area = mmap(NULL, SIZE + 2 * DMM_BLOCK, PROT_NONE,
+		    MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	ASSERT_NE(MAP_FAILED, area);
+	hva = (void *)align_up((uint64_t)area, DMM_BLOCK) + 5 * DMM_PAGE;
+	ASSERT_EQ(hva, mmap(hva, SIZE, PROT_READ | PROT_WRITE,
+			    MAP_SHARED | MAP_FIXED, self->mem.fd, 0));
+
+	dmm_guest_del_slot(self->guest, DMM_SLOT);
+	dmm_guest_add_slot(self->guest, DMM_SLOT, 0, DMM_GPA, SIZE, hva);
+	dmm_guest_fill(self->guest, DMM_GPA, PAGES, 1);
+	EXPECT_EQ(0, dmm_bad_pages(hva, 0, PAGES, 1));
+	if (kvm_is_tdp_enabled()) {
+		EXPECT_EQ(SIZE / DMM_BLOCK,
+			  vm_get_stat(self->guest->vm, "pages_2m"));
+	}
+}
+
+DMM_TEST(huge, punch_inside)
+{
+	unsigned long ino = self->mem.ino;
+
+	dmm_guest_fill(self->guest, DMM_GPA, PAGES, 1);
+	ASSERT_EQ(0, fallocate(self->mem.fd, PUNCH, DMM_BLOCK + 100 * DMM_PAGE,
+			       DMM_PAGE));
+	EXPECT_EQ(SIZE - DMM_BLOCK, huge_bytes(ino));
+	EXPECT_EQ(SIZE - DMM_PAGE, dmm_pool_get(ino, "resident_bytes"));
+	EXPECT_EQ(1, dmm_guest_bad_pages(self->guest, DMM_GPA, PAGES, 1));
+	EXPECT_EQ(PAGES - 1, dmm_guest_nonzero_pages(self->guest, DMM_GPA, PAGES));
+	EXPECT_EQ(PAGES - 1, dmm_nonzero_pages(self->mem.hva, PAGES));
+
+	/* All of a block, and none of it. */
+	ASSERT_EQ(0, fallocate(self->mem.fd, PUNCH, 2 * DMM_BLOCK, DMM_BLOCK));
+	EXPECT_EQ(SIZE - 2 * DMM_BLOCK, huge_bytes(ino));
+
+	/* What was a whole block can become one again. */
+	ASSERT_EQ(0, fallocate(self->mem.fd, 0, 2 * DMM_BLOCK, DMM_BLOCK));
+	EXPECT_EQ(SIZE - DMM_BLOCK, huge_bytes(ino));
+	EXPECT_EQ(513, dmm_guest_bad_pages(self->guest, DMM_GPA, PAGES, 1));
+	dmm_guest_fill(self->guest, DMM_GPA, PAGES, 2);
+	EXPECT_EQ(0, dmm_bad_pages(self->mem.hva, 0, PAGES, 2));
+}
+
+/* Dirty logging sees single pages of a block. */
+DMM_TEST(huge, dirty_logging)
+{
+	uint64_t bitmap[PAGES / 64] = {};
+	int i, n = 0;
+
+	dmm_guest_fill(self->guest, DMM_GPA, PAGES, 1);
+	dmm_guest_add_slot(self->guest, DMM_SLOT, KVM_MEM_LOG_DIRTY_PAGES,
+			   DMM_GPA, SIZE, self->mem.hva);
+	kvm_vm_get_dirty_log(self->guest->vm, DMM_SLOT, bitmap);
+	dmm_guest_poke(self->guest, DMM_GPA + 700 * DMM_PAGE, 1);
+	kvm_vm_get_dirty_log(self->guest->vm, DMM_SLOT, bitmap);
+	for (i = 0; i < PAGES / 64; i++)
+		n += __builtin_popcountll(bitmap[i]);
+	EXPECT_EQ(1, n);
+	EXPECT_EQ(1UL << (700 % 64), bitmap[700 / 64]);
+	EXPECT_EQ(1, dmm_guest_bad_pages(self->guest, DMM_GPA, PAGES, 1));
+
+	/* Logging off: a block is one again, in the map it always was. */
+	dmm_guest_add_slot(self->guest, DMM_SLOT, 0, DMM_GPA, SIZE,
+			   self->mem.hva);
+	EXPECT_EQ(SIZE, huge_bytes(self->mem.ino));
+	dmm_guest_fill(self->guest, DMM_GPA, PAGES, 2);
+	EXPECT_EQ(0, dmm_bad_pages(self->mem.hva, 0, PAGES, 2));
+	if (kvm_is_tdp_enabled()) {
+		EXPECT_EQ(SIZE / DMM_BLOCK,
+			  vm_get_stat(self->guest->vm, "pages_2m"));
+	}
+}
+
+/* Two vCPUs hammer one block while single pages of it are punched. */
+DMM_TEST(huge, punch_under_load)
+{
+	int i;
+
+	dmm_guest_start(self->guest, 0, DMM_OP_COUNT, DMM_GPA, 128, 0);
+	dmm_guest_start(self->guest, 1, DMM_OP_STORM, DMM_GPA + 128 * DMM_PAGE,
+			384, 0);
+	for (i = 0; i < 384; i++) {
+		ASSERT_EQ(0, fallocate(self->mem.fd, PUNCH,
+				       (128 + i) * DMM_PAGE, DMM_PAGE));
+	}
+	EXPECT_EQ(0, dmm_guest_stop(self->guest, 0));
+	EXPECT_EQ(0, dmm_guest_stop(self->guest, 1));
+	EXPECT_EQ(0, self->guest->cpu[0].cmd->result);
+	EXPECT_EQ(SIZE - DMM_BLOCK, huge_bytes(self->mem.ino));
+}
+
+TEST_HARNESS_MAIN

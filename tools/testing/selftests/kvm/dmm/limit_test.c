@@ -1,0 +1,216 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * A pool's limit, changed while the guest runs.
+ */
+#include <signal.h>
+#include <time.h>
+
+#include "dmm_util.h"
+#include "kselftest_harness.h"
+
+#define SIZE	(8UL << 20)
+#define PAGES	(SIZE / DMM_PAGE)
+#define PUNCH	(FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE)
+
+FIXTURE(limit) {
+	struct dmm_guest *guest;
+	struct dmm_mem mem;
+};
+
+FIXTURE_SETUP(limit)
+{
+	self->mem = dmm_mem_create(SIZE);
+	self->guest = dmm_guest_create(2);
+	dmm_guest_add_mem(self->guest, &self->mem);
+}
+
+FIXTURE_TEARDOWN(limit)
+{
+	dmm_guest_free(self->guest);
+	dmm_mem_free(&self->mem);
+}
+
+static uint64_t max_bytes(unsigned long ino)
+{
+	return dmm_pool_get(ino, "max_bytes");
+}
+
+static uint64_t resident(unsigned long ino)
+{
+	return dmm_pool_get(ino, "resident_bytes");
+}
+
+DMM_TEST(limit, follows_size)
+{
+	unsigned long ino = self->mem.ino;
+
+	EXPECT_EQ(SIZE, max_bytes(ino));
+	ASSERT_EQ(0, ftruncate(self->mem.fd, 2 * SIZE));
+	EXPECT_EQ(2 * SIZE, max_bytes(ino));
+
+	/* Once written it stays, until told to follow again. */
+	ASSERT_EQ(0, dmm_pool_set(ino, "max_bytes", "4M"));
+	EXPECT_EQ(4UL << 20, max_bytes(ino));
+	ASSERT_EQ(0, ftruncate(self->mem.fd, SIZE));
+	EXPECT_EQ(4UL << 20, max_bytes(ino));
+	ASSERT_EQ(0, dmm_pool_set(ino, "max_bytes", "max"));
+	EXPECT_EQ(SIZE, max_bytes(ino));
+}
+
+DMM_TEST(limit, units)
+{
+	unsigned long ino = self->mem.ino;
+
+	ASSERT_EQ(0, dmm_pool_set(ino, "max_bytes", "1048576"));
+	EXPECT_EQ(1UL << 20, max_bytes(ino));
+	ASSERT_EQ(0, dmm_pool_set(ino, "max_bytes", "2048K\n"));
+	EXPECT_EQ(2UL << 20, max_bytes(ino));
+	ASSERT_EQ(0, dmm_pool_set(ino, "max_bytes", "3m"));
+	EXPECT_EQ(3UL << 20, max_bytes(ino));
+	ASSERT_EQ(0, dmm_pool_set(ino, "max_bytes", "1G"));
+	EXPECT_EQ(1UL << 30, max_bytes(ino));
+}
+
+DMM_TEST(limit, busy_below_resident)
+{
+	unsigned long ino = self->mem.ino;
+
+	dmm_guest_fill(self->guest, DMM_GPA, PAGES, 1);
+	EXPECT_EQ(-EBUSY, dmm_pool_set_bytes(ino, "max_bytes", SIZE / 2));
+	EXPECT_EQ(-EBUSY, dmm_pool_set_bytes(ino, "max_bytes", 0));
+	EXPECT_EQ(SIZE, max_bytes(ino));
+	EXPECT_EQ(SIZE, resident(ino));
+	EXPECT_EQ(0, dmm_guest_bad_pages(self->guest, DMM_GPA, PAGES, 1));
+
+	/* Exactly what is there is fine. */
+	ASSERT_EQ(0, fallocate(self->mem.fd, PUNCH, 0, SIZE / 2));
+	EXPECT_EQ(0, dmm_pool_set_bytes(ino, "max_bytes", SIZE / 2));
+	EXPECT_EQ(SIZE / 2, max_bytes(ino));
+}
+
+/* At the limit a vCPU waits a while, then user space hears of it. */
+DMM_TEST(limit, memory_fault)
+{
+	struct kvm_run *run = self->guest->cpu[0].vcpu->run;
+	unsigned long ino = self->mem.ino;
+	struct timespec start, took;
+
+	ASSERT_EQ(0, dmm_pool_set_bytes(ino, "max_bytes", 64 * DMM_PAGE));
+	dmm_guest_fill(self->guest, DMM_GPA, 64, 1);
+	EXPECT_EQ(64 * DMM_PAGE, resident(ino));
+
+	clock_gettime(CLOCK_MONOTONIC, &start);
+	EXPECT_EQ(-EFAULT, dmm_guest_run(self->guest, 0, DMM_OP_FILL,
+					 DMM_GPA + 64 * DMM_PAGE, 1, 1));
+	took = timespec_elapsed(start);
+	EXPECT_GE(took.tv_sec * 1000 + took.tv_nsec / 1000000, 500);
+	EXPECT_EQ(DMM_GPA + 64 * DMM_PAGE, run->memory_fault.gpa);
+	EXPECT_EQ(64 * DMM_PAGE, resident(ino));
+
+	/* What is there, and zeros, are no matter of the limit. */
+	EXPECT_EQ(0, dmm_guest_run(self->guest, 1, DMM_OP_CHECK, DMM_GPA, 64, 1));
+	EXPECT_EQ(0, self->guest->cpu[1].cmd->result);
+	EXPECT_EQ(0, dmm_guest_run(self->guest, 1, DMM_OP_NONZERO,
+				   DMM_GPA + 100 * DMM_PAGE, 100, 0));
+	EXPECT_EQ(0, self->guest->cpu[1].cmd->result);
+
+	/* With room the same access succeeds. */
+	ASSERT_EQ(0, dmm_pool_set(ino, "max_bytes", "max"));
+	EXPECT_EQ(0, dmm_guest_continue(self->guest, 0));
+	EXPECT_EQ(0, dmm_guest_bad_pages(self->guest, DMM_GPA, 65, 1));
+	EXPECT_EQ(65 * DMM_PAGE, resident(ino));
+}
+
+/* Room that comes while a vCPU waits is taken: no exit to user space. */
+DMM_TEST(limit, waiter_goes_on)
+{
+	unsigned long ino = self->mem.ino;
+	int round;
+
+	for (round = 0; round < 2; round++) {
+		ASSERT_EQ(0, fallocate(self->mem.fd, PUNCH, 0, SIZE));
+		ASSERT_EQ(0, dmm_pool_set_bytes(ino, "max_bytes", 64 * DMM_PAGE));
+		dmm_guest_fill(self->guest, DMM_GPA, 64, 1);
+		dmm_guest_start(self->guest, 1, DMM_OP_TOUCH,
+				DMM_GPA + 64 * DMM_PAGE, 8, 5);
+		usleep(200000);
+		if (round) {
+			ASSERT_EQ(0, dmm_pool_set(ino, "max_bytes", "max"));
+		} else {
+			ASSERT_EQ(0, fallocate(self->mem.fd, PUNCH, 0,
+					       8 * DMM_PAGE));
+		}
+		EXPECT_EQ(0, dmm_guest_join(self->guest, 1));
+	}
+	EXPECT_EQ(72 * DMM_PAGE, resident(ino));
+}
+
+/* A host process at the limit gets SIGBUS, write() and fallocate() an error. */
+DMM_TEST(limit, host_at_limit)
+{
+	unsigned long ino = self->mem.ino;
+	char byte = 1;
+	pid_t pid;
+	int status;
+
+	ASSERT_EQ(0, dmm_pool_set_bytes(ino, "max_bytes", 4 * DMM_PAGE));
+	dmm_fill(self->mem.hva, 0, 4, 1);
+
+	pid = fork();
+	ASSERT_GE(pid, 0);
+	if (!pid) {
+		signal(SIGBUS, SIG_DFL);
+		*(volatile char *)(self->mem.hva + 5 * DMM_PAGE) = 1;
+		_exit(0);
+	}
+	ASSERT_EQ(pid, waitpid(pid, &status, 0));
+	EXPECT_TRUE(WIFSIGNALED(status) && WTERMSIG(status) == SIGBUS);
+
+	EXPECT_EQ(-1, pwrite(self->mem.fd, &byte, 1, 5 * DMM_PAGE));
+	EXPECT_TRUE(errno == ENOSPC || errno == ENOMEM);
+	EXPECT_EQ(-1, fallocate(self->mem.fd, 0, 0, SIZE));
+	EXPECT_TRUE(errno == ENOSPC || errno == ENOMEM);
+	EXPECT_EQ(4 * DMM_PAGE, resident(ino));
+	EXPECT_EQ(0, dmm_bad_pages(self->mem.hva, 0, 4, 1));
+
+	/* Writing to what is there needs no room. */
+	EXPECT_EQ(1, pwrite(self->mem.fd, &byte, 1, 3 * DMM_PAGE));
+}
+
+DMM_TEST(limit, min)
+{
+	unsigned long ino = self->mem.ino;
+
+	EXPECT_EQ(0, dmm_pool_get(ino, "min_bytes"));
+	ASSERT_EQ(0, dmm_pool_set(ino, "min_bytes", "1M"));
+	EXPECT_EQ(1UL << 20, dmm_pool_get(ino, "min_bytes"));
+
+	/* The guarantee can't be above the limit, nor the limit below it. */
+	EXPECT_EQ(-EINVAL, dmm_pool_set_bytes(ino, "min_bytes", SIZE + DMM_PAGE));
+	EXPECT_EQ(-EINVAL, dmm_pool_set_bytes(ino, "max_bytes", DMM_PAGE));
+	EXPECT_EQ(1UL << 20, dmm_pool_get(ino, "min_bytes"));
+	EXPECT_EQ(SIZE, max_bytes(ino));
+	ASSERT_EQ(0, dmm_pool_set(ino, "min_bytes", "0"));
+	EXPECT_EQ(0, dmm_pool_set_bytes(ino, "max_bytes", DMM_PAGE));
+}
+
+/* Up and down while a guest writes: never more than the highest limit. */
+DMM_TEST(limit, resize_under_load)
+{
+	unsigned long ino = self->mem.ino;
+	int i;
+
+	dmm_guest_start(self->guest, 0, DMM_OP_COUNT, DMM_GPA, PAGES / 2, 0);
+	for (i = 0; i < 200; i++) {
+		int r = dmm_pool_set_bytes(ino, "max_bytes",
+					   SIZE / 2 + (i % 64) * DMM_PAGE);
+
+		ASSERT_TRUE(!r || r == -EBUSY);
+		ASSERT_LE(resident(ino), SIZE / 2);
+	}
+	dmm_guest_wait_rounds(self->guest, 0, 2);
+	EXPECT_EQ(0, dmm_guest_stop(self->guest, 0));
+	EXPECT_EQ(0, self->guest->cpu[0].cmd->result);
+}
+
+TEST_HARNESS_MAIN

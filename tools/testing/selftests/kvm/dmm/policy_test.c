@@ -1,0 +1,232 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * Policies are attached to and detached from running VMs.
+ */
+#include <sys/mount.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+
+#include "dmm_util.h"
+#include "kselftest_harness.h"
+
+#define SIZE	(4UL << 20)
+#define PAGES	(SIZE / DMM_PAGE)
+#define DEFAULTS	"/sys/kernel/kvm_dmm/default_policies"
+
+FIXTURE(policy) {
+	struct dmm_guest *guest;
+	struct dmm_mem mem;
+};
+
+FIXTURE_SETUP(policy)
+{
+	self->mem = dmm_mem_create(SIZE);
+	self->guest = dmm_guest_create(1);
+	dmm_guest_add_mem(self->guest, &self->mem);
+}
+
+FIXTURE_TEARDOWN(policy)
+{
+	dmm_guest_free(self->guest);
+	dmm_mem_free(&self->mem);
+}
+
+DMM_TEST(policy, default_is_demand)
+{
+	char buf[64] = {};
+	int fd = open(DEFAULTS, O_RDONLY);
+
+	ASSERT_GE(fd, 0);
+	ASSERT_LT(0, read(fd, buf, sizeof(buf) - 1));
+	close(fd);
+	EXPECT_STREQ("demand\n", buf);
+	dmm_pool_read(self->mem.ino, "policies", buf, sizeof(buf));
+	EXPECT_STREQ("demand\n", buf);
+}
+
+DMM_TEST(policy, attach_and_detach)
+{
+	unsigned long ino = self->mem.ino;
+
+	EXPECT_EQ(-EEXIST, dmm_pool_set(ino, "policies", "+demand"));
+	EXPECT_EQ(0, dmm_pool_set(ino, "policies", "-demand"));
+	EXPECT_EQ(-ENOENT, dmm_pool_set(ino, "policies", "-demand"));
+	EXPECT_EQ(0, dmm_pool_set(ino, "policies", "+demand\n"));
+	EXPECT_EQ(-ENOENT, dmm_pool_set(ino, "policies", "+nonsense"));
+	EXPECT_EQ(-ENOENT, dmm_pool_set(ino, "policies", "-nonsense"));
+	EXPECT_TRUE(dmm_has_policy(ino, "demand"));
+}
+
+/* The order of attachment is what the file shows. */
+DMM_TEST(policy, order)
+{
+	unsigned long ino = self->mem.ino;
+	char buf[128];
+
+	if (!dmm_policy_loaded("test-token") || !dmm_policy_loaded("test-share"))
+		SKIP(return, "no test policies");
+
+	ASSERT_EQ(0, dmm_pool_set(ino, "policies", "+test-share"));
+	ASSERT_EQ(0, dmm_pool_set(ino, "policies", "+test-token"));
+	dmm_pool_read(ino, "policies", buf, sizeof(buf));
+	EXPECT_STREQ("demand test-share test-token\n", buf);
+	ASSERT_EQ(0, dmm_pool_set(ino, "policies", "-test-share"));
+	ASSERT_EQ(0, dmm_pool_set(ino, "policies", "+test-share"));
+	dmm_pool_read(ino, "policies", buf, sizeof(buf));
+	EXPECT_STREQ("demand test-token test-share\n", buf);
+}
+
+/* A policy's own files come and go with it. */
+DMM_TEST(policy, tunables)
+{
+	char *path = dmm_pool_path(self->mem.ino, "test-share/merge");
+
+	if (!dmm_policy_loaded("test-share"))
+		SKIP(return, "no test policies");
+
+	EXPECT_EQ(-1, access(path, F_OK));
+	ASSERT_EQ(0, dmm_pool_set(self->mem.ino, "policies", "+test-share"));
+	EXPECT_EQ(0, access(path, F_OK));
+	ASSERT_EQ(0, dmm_pool_set(self->mem.ino, "policies", "-test-share"));
+	EXPECT_EQ(-1, access(path, F_OK));
+}
+
+static const char * const junk[] = {
+	"", "\n", "demand", "+", "-", "+ demand", "+demand ", "++demand", "+\n",
+	"+demand demand", "+DEMAND", "+../demand", "+demand/", "*demand",
+	"+aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa",
+	"+demand\n\n", "+\xff",
+};
+
+DMM_TEST(policy, junk)
+{
+	unsigned int i;
+	char buf[64];
+	int r;
+
+	for (i = 0; i < ARRAY_SIZE(junk); i++) {
+		/* An empty write never gets to the kernel's parser. */
+		if (!*junk[i])
+			continue;
+		r = dmm_pool_set(self->mem.ino, "policies", junk[i]);
+		EXPECT_EQ(-EINVAL, r) {
+			TH_LOG("junk: '%s'", junk[i]);
+		}
+	}
+	dmm_pool_read(self->mem.ino, "policies", buf, sizeof(buf));
+	EXPECT_STREQ("demand\n", buf);
+}
+
+/* Attach and detach all the time, under a guest that counts. */
+DMM_TEST(policy, change_under_load)
+{
+	unsigned long ino = self->mem.ino;
+	int i;
+
+	if (!dmm_policy_loaded("test-token") || !dmm_policy_loaded("test-share"))
+		SKIP(return, "no test policies");
+
+	dmm_guest_start(self->guest, 0, DMM_OP_COUNT, DMM_GPA, 256, 0);
+	for (i = 0; i < 40; i++) {
+		ASSERT_EQ(0, dmm_pool_set(ino, "policies", "+test-token"));
+		dmm_pool_set_bytes(ino, "reclaim", SIZE / 4);
+		ASSERT_EQ(0, dmm_pool_set(ino, "policies", "+test-share"));
+		dmm_pool_set(ino, "test-share/merge", "1 2");
+		dmm_pool_set_bytes(ino, "reclaim", SIZE / 4);
+		ASSERT_EQ(0, dmm_pool_set(ino, "policies", "-test-token"));
+		EXPECT_EQ(0, dmm_pool_get(ino, "swapped_bytes"));
+		ASSERT_EQ(0, dmm_pool_set(ino, "policies", "-test-share"));
+		ASSERT_EQ(0, dmm_pool_set(ino, "policies", "-demand"));
+		ASSERT_EQ(0, dmm_pool_set(ino, "policies", "+demand"));
+	}
+	dmm_guest_wait_rounds(self->guest, 0, 2);
+	EXPECT_EQ(0, dmm_guest_stop(self->guest, 0));
+	EXPECT_EQ(0, self->guest->cpu[0].cmd->result);
+}
+
+/* The module of a policy in use stays, and so does kvm.ko. */
+DMM_TEST(policy, unload_in_use)
+{
+	int r;
+
+	if (!dmm_policy_loaded("test-token"))
+		SKIP(return, "no test policies");
+
+	ASSERT_EQ(0, dmm_pool_set(self->mem.ino, "policies", "+test-token"));
+	r = syscall(__NR_delete_module, "kvm_dmm_test_token", O_NONBLOCK);
+	EXPECT_EQ(-1, r);
+	EXPECT_TRUE(errno == EWOULDBLOCK || errno == EBUSY);
+	EXPECT_TRUE(dmm_has_policy(self->mem.ino, "test-token"));
+
+	r = syscall(__NR_delete_module, "kvm", O_NONBLOCK);
+	EXPECT_EQ(-1, r);
+	EXPECT_TRUE(errno == EWOULDBLOCK || errno == EBUSY);
+	dmm_guest_fill(self->guest, DMM_GPA, PAGES, 1);
+	EXPECT_EQ(0, dmm_bad_pages(self->mem.hva, 0, PAGES, 1));
+}
+
+/* A policy that fails is thrown out, content and guest survive. */
+DMM_TEST(policy, ejection)
+{
+	unsigned long ino = self->mem.ino;
+	char *path;
+	int i;
+
+	if (!dmm_policy_loaded("test-token"))
+		SKIP(return, "no test policies");
+
+	ASSERT_EQ(0, dmm_pool_set_bytes(ino, "max_bytes", 2 * SIZE));
+	ASSERT_EQ(0, dmm_pool_set(ino, "policies", "+test-token"));
+	dmm_guest_fill(self->guest, DMM_GPA, PAGES, 1);
+	ASSERT_EQ(0, dmm_pool_set_bytes(ino, "reclaim", SIZE / 2));
+	path = dmm_pool_path(ino, "test-token/fail_reclaim");
+	if (access(path, F_OK))
+		SKIP(return, "test-token has no fail_reclaim");
+	/* EIO */
+	ASSERT_EQ(0, dmm_pool_set(ino, "test-token/fail_reclaim", "5"));
+	EXPECT_EQ(-EAGAIN, dmm_pool_set_bytes(ino, "reclaim", SIZE));
+
+	for (i = 0; i < 500 && dmm_has_policy(ino, "test-token"); i++)
+		usleep(10000);
+	EXPECT_FALSE(dmm_has_policy(ino, "test-token"));
+	EXPECT_EQ(0, dmm_pool_get(ino, "swapped_bytes"));
+	EXPECT_EQ(0, dmm_guest_bad_pages(self->guest, DMM_GPA, PAGES, 1));
+}
+
+/* Mount options say what new files get. */
+DMM_TEST(policy, mount_options)
+{
+	char dir[] = "/tmp/dmm-mount-XXXXXX", buf[128], *path;
+	struct stat st;
+	int fd;
+
+	ASSERT_NE(NULL, mkdtemp(dir));
+	ASSERT_EQ(0, mount("dmmfs", dir, "dmmfs", 0,
+			   "policies=demand,domain=blue,mode=0750"));
+	ASSERT_EQ(0, stat(dir, &st));
+	EXPECT_EQ(0750, st.st_mode & 07777);
+	path = strdup_printf("%s/file", dir);
+	fd = open(path, O_RDWR | O_CREAT, 0640);
+	ASSERT_GE(fd, 0);
+	ASSERT_EQ(0, fstat(fd, &st));
+	EXPECT_EQ(0640, st.st_mode & 0777);
+	dmm_pool_read(st.st_ino, "policies", buf, sizeof(buf));
+	EXPECT_STREQ("demand\n", buf);
+	dmm_pool_read(st.st_ino, "domain", buf, sizeof(buf));
+	EXPECT_STREQ("blue\n", buf);
+	dmm_pool_read(st.st_ino, "name", buf, sizeof(buf));
+	EXPECT_STREQ("file\n", buf);
+
+	/* In use, it can't be unmounted. */
+	EXPECT_EQ(-1, umount(dir));
+	EXPECT_EQ(EBUSY, errno);
+	close(fd);
+
+	/* A file with a name outlives its users, until the file system goes. */
+	EXPECT_TRUE(dmm_pool_exists(st.st_ino));
+	ASSERT_EQ(0, umount(dir));
+	EXPECT_TRUE(dmm_pool_gone(st.st_ino));
+	rmdir(dir);
+}
+
+TEST_HARNESS_MAIN

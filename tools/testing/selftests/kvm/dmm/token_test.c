@@ -1,0 +1,347 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * Content goes to a policy and comes back: token entries.
+ */
+#include <sys/uio.h>
+
+#include "dmm_util.h"
+#include "kselftest_harness.h"
+
+#define SIZE	(8UL << 20)
+#define PAGES	(SIZE / DMM_PAGE)
+#define PUNCH	(FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE)
+
+FIXTURE(token) {
+	struct dmm_guest *guest;
+	struct dmm_mem mem;
+};
+
+FIXTURE_SETUP(token)
+{
+	if (!dmm_policy_loaded("test-token"))
+		SKIP(return, "no policy test-token");
+
+	self->mem = dmm_mem_create(SIZE);
+	ASSERT_EQ(0, dmm_pool_set(self->mem.ino, "policies", "+test-token"));
+	/* Far away, or the pool keeps a distance from its limit on its own. */
+	ASSERT_EQ(0, dmm_pool_set_bytes(self->mem.ino, "max_bytes", 2 * SIZE));
+	self->guest = dmm_guest_create(2);
+	dmm_guest_add_mem(self->guest, &self->mem);
+}
+
+FIXTURE_TEARDOWN(token)
+{
+	dmm_guest_free(self->guest);
+	dmm_mem_free(&self->mem);
+}
+
+static uint64_t resident(unsigned long ino)
+{
+	return dmm_pool_get(ino, "resident_bytes");
+}
+
+static uint64_t swapped(unsigned long ino)
+{
+	return dmm_pool_get(ino, "swapped_bytes");
+}
+
+static void reclaim_all(struct __test_metadata *_metadata, unsigned long ino)
+{
+	ASSERT_EQ(0, dmm_pool_set_bytes(ino, "reclaim", SIZE));
+	EXPECT_EQ(0, resident(ino));
+	EXPECT_EQ(SIZE, swapped(ino));
+}
+
+DMM_TEST(token, guest_reads_back)
+{
+	dmm_guest_fill(self->guest, DMM_GPA, PAGES, 1);
+	reclaim_all(_metadata, self->mem.ino);
+	EXPECT_EQ(0, dmm_guest_bad_pages(self->guest, DMM_GPA, PAGES, 1));
+	EXPECT_EQ(SIZE, resident(self->mem.ino));
+	EXPECT_EQ(0, swapped(self->mem.ino));
+}
+
+DMM_TEST(token, guest_writes)
+{
+	dmm_guest_fill(self->guest, DMM_GPA, PAGES, 1);
+	reclaim_all(_metadata, self->mem.ino);
+	dmm_guest_poke(self->guest, DMM_GPA + 3 * DMM_PAGE + 16, 99);
+	EXPECT_EQ(1, dmm_guest_bad_pages(self->guest, DMM_GPA, PAGES, 1));
+	EXPECT_EQ(99, *(uint64_t *)(self->mem.hva + 3 * DMM_PAGE + 16));
+}
+
+DMM_TEST(token, host_maps)
+{
+	dmm_guest_fill(self->guest, DMM_GPA, PAGES, 1);
+	reclaim_all(_metadata, self->mem.ino);
+	EXPECT_EQ(0, dmm_bad_pages(self->mem.hva, 0, PAGES, 1));
+	reclaim_all(_metadata, self->mem.ino);
+	*(uint64_t *)(self->mem.hva + 5 * DMM_PAGE) = 7;
+	EXPECT_EQ(7, dmm_guest_peek(self->guest, DMM_GPA + 5 * DMM_PAGE));
+	EXPECT_EQ(1, dmm_guest_bad_pages(self->guest, DMM_GPA, PAGES, 1));
+}
+
+DMM_TEST(token, host_reads_and_writes)
+{
+	uint64_t *buf = malloc(SIZE);
+
+	ASSERT_NE(NULL, buf);
+	dmm_guest_fill(self->guest, DMM_GPA, PAGES, 1);
+	reclaim_all(_metadata, self->mem.ino);
+	ASSERT_EQ(SIZE, pread(self->mem.fd, buf, SIZE, 0));
+	EXPECT_EQ(0, dmm_bad_pages(buf, 0, PAGES, 1));
+
+	reclaim_all(_metadata, self->mem.ino);
+	dmm_fill(buf, 0, PAGES, 2);
+	/* Parts of pages need the rest of the old content. */
+	ASSERT_EQ(100, pwrite(self->mem.fd, (char *)buf + 50, 100, 50));
+	EXPECT_EQ(1, dmm_guest_bad_pages(self->guest, DMM_GPA, PAGES, 1));
+	EXPECT_EQ(0, memcmp((char *)self->mem.hva + 50, (char *)buf + 50, 100));
+	dmm_fill(buf, 0, 1, 1);
+	EXPECT_EQ(0, memcmp(self->mem.hva, buf, 50));
+	EXPECT_EQ(0, memcmp((char *)self->mem.hva + 150, (char *)buf + 150,
+			    DMM_PAGE - 150));
+}
+
+/* Tokens are data, and a hole takes them. */
+DMM_TEST(token, holes)
+{
+	dmm_guest_fill(self->guest, DMM_GPA, PAGES, 1);
+	reclaim_all(_metadata, self->mem.ino);
+	EXPECT_EQ(0, lseek(self->mem.fd, 0, SEEK_DATA));
+	EXPECT_EQ(SIZE, lseek(self->mem.fd, 0, SEEK_HOLE));
+
+	ASSERT_EQ(0, fallocate(self->mem.fd, PUNCH, 0, SIZE / 2));
+	EXPECT_EQ(SIZE / 2, swapped(self->mem.ino));
+	EXPECT_EQ(SIZE / 2, lseek(self->mem.fd, 0, SEEK_DATA));
+	EXPECT_EQ(PAGES / 2, dmm_guest_bad_pages(self->guest, DMM_GPA, PAGES, 1));
+	EXPECT_EQ(PAGES / 2,
+		  dmm_guest_nonzero_pages(self->guest, DMM_GPA, PAGES));
+
+}
+
+/* There is no more to take than there is. */
+DMM_TEST(token, reclaim_too_much)
+{
+	dmm_guest_fill(self->guest, DMM_GPA, PAGES / 2, 1);
+	EXPECT_EQ(-EAGAIN, dmm_pool_set_bytes(self->mem.ino, "reclaim", SIZE));
+	EXPECT_EQ(0, resident(self->mem.ino));
+	EXPECT_EQ(SIZE / 2, swapped(self->mem.ino));
+	EXPECT_EQ(-EAGAIN, dmm_pool_set_bytes(self->mem.ino, "reclaim", DMM_PAGE));
+	EXPECT_EQ(0, dmm_guest_bad_pages(self->guest, DMM_GPA, PAGES / 2, 1));
+}
+
+DMM_TEST(token, truncate)
+{
+	dmm_guest_fill(self->guest, DMM_GPA, PAGES, 1);
+	reclaim_all(_metadata, self->mem.ino);
+	ASSERT_EQ(0, ftruncate(self->mem.fd, SIZE / 2));
+	EXPECT_EQ(SIZE / 2, swapped(self->mem.ino));
+	ASSERT_EQ(0, ftruncate(self->mem.fd, SIZE));
+	EXPECT_EQ(PAGES / 2,
+		  dmm_guest_nonzero_pages(self->guest, DMM_GPA, PAGES));
+}
+
+/* Detaching hands every token back. */
+DMM_TEST(token, detach)
+{
+	dmm_guest_fill(self->guest, DMM_GPA, PAGES, 1);
+	reclaim_all(_metadata, self->mem.ino);
+	ASSERT_EQ(0, dmm_pool_set(self->mem.ino, "policies", "-test-token"));
+	EXPECT_FALSE(dmm_has_policy(self->mem.ino, "test-token"));
+	EXPECT_EQ(SIZE, resident(self->mem.ino));
+	EXPECT_EQ(0, swapped(self->mem.ino));
+	EXPECT_EQ(0, dmm_guest_bad_pages(self->guest, DMM_GPA, PAGES, 1));
+
+	/* And again. */
+	ASSERT_EQ(0, dmm_pool_set(self->mem.ino, "policies", "+test-token"));
+	reclaim_all(_metadata, self->mem.ino);
+	EXPECT_EQ(0, dmm_bad_pages(self->mem.hva, 0, PAGES, 1));
+}
+
+/* It can't hand back what doesn't fit: refused, nothing lost, works on. */
+DMM_TEST(token, detach_without_room)
+{
+	int r;
+
+	dmm_guest_fill(self->guest, DMM_GPA, PAGES, 1);
+	reclaim_all(_metadata, self->mem.ino);
+	ASSERT_EQ(0, dmm_pool_set_bytes(self->mem.ino, "max_bytes", SIZE / 2));
+	r = dmm_pool_set(self->mem.ino, "policies", "-test-token");
+	EXPECT_EQ(-EBUSY, r);
+	EXPECT_TRUE(dmm_has_policy(self->mem.ino, "test-token"));
+	EXPECT_GE(SIZE / 2, resident(self->mem.ino));
+	EXPECT_EQ(0, dmm_guest_bad_pages(self->guest, DMM_GPA, PAGES, 1));
+	ASSERT_EQ(0, dmm_pool_set_bytes(self->mem.ino, "max_bytes", 2 * SIZE));
+	ASSERT_EQ(0, dmm_pool_set(self->mem.ino, "policies", "-test-token"));
+	EXPECT_EQ(0, dmm_guest_bad_pages(self->guest, DMM_GPA, PAGES, 1));
+}
+
+/* The limit holds because faults reclaim; the guest notices nothing. */
+DMM_TEST(token, limit_below_working_set)
+{
+	const uint64_t max = SIZE / 4;
+
+	ASSERT_EQ(0, dmm_pool_set_bytes(self->mem.ino, "max_bytes", max));
+	dmm_guest_fill(self->guest, DMM_GPA, PAGES, 1);
+	EXPECT_GE(max, resident(self->mem.ino));
+	EXPECT_EQ(SIZE, resident(self->mem.ino) + swapped(self->mem.ino));
+	EXPECT_EQ(0, dmm_guest_bad_pages(self->guest, DMM_GPA, PAGES, 1));
+	EXPECT_GE(max, resident(self->mem.ino));
+	EXPECT_EQ(0, dmm_bad_pages(self->mem.hva, 0, PAGES, 1));
+	EXPECT_GE(max, resident(self->mem.ino));
+}
+
+/* Lowering the limit under a running guest takes the difference out. */
+DMM_TEST(token, lower_limit_under_load)
+{
+	int i;
+
+	dmm_guest_start(self->guest, 0, DMM_OP_COUNT, DMM_GPA, PAGES / 2, 0);
+	dmm_guest_start(self->guest, 1, DMM_OP_COUNT, DMM_GPA + SIZE / 2,
+			PAGES / 2, 0);
+	for (i = 0; i < 30; i++) {
+		uint64_t max = i & 1 ? SIZE : SIZE / 2 + i * DMM_PAGE;
+
+		ASSERT_EQ(0, dmm_pool_set_bytes(self->mem.ino, "max_bytes", max));
+		ASSERT_GE(max, resident(self->mem.ino));
+		usleep(20000);
+	}
+	ASSERT_EQ(0, dmm_pool_set_bytes(self->mem.ino, "max_bytes", 2 * SIZE));
+	EXPECT_EQ(0, dmm_guest_stop(self->guest, 0));
+	EXPECT_EQ(0, dmm_guest_stop(self->guest, 1));
+	EXPECT_EQ(0, self->guest->cpu[0].cmd->result);
+	EXPECT_EQ(0, self->guest->cpu[1].cmd->result);
+	EXPECT_NE(0, self->guest->cpu[0].cmd->rounds);
+}
+
+/* Everything out, again and again, while two vCPUs count. */
+DMM_TEST(token, reclaim_under_load)
+{
+	uint64_t round, i;
+	int cpu;
+
+	for (cpu = 0; cpu < 2; cpu++)
+		dmm_guest_start(self->guest, cpu, DMM_OP_COUNT,
+				DMM_GPA + cpu * (SIZE / 2), 256, 0);
+	for (i = 0; i < 100; i++) {
+		int r = dmm_pool_set_bytes(self->mem.ino, "reclaim", SIZE);
+
+		/* Less than asked for is EAGAIN, as for a cgroup. */
+		ASSERT_TRUE(!r || r == -EAGAIN);
+	}
+	for (cpu = 0; cpu < 2; cpu++) {
+		EXPECT_EQ(0, dmm_guest_stop(self->guest, cpu));
+		EXPECT_EQ(0, self->guest->cpu[cpu].cmd->result);
+		round = self->guest->cpu[cpu].cmd->rounds;
+		EXPECT_NE(0, round);
+		for (i = 0; i < 256; i++) {
+			ASSERT_EQ(round, *(uint64_t *)(self->mem.hva +
+				  cpu * (SIZE / 2) + i * DMM_PAGE));
+		}
+	}
+}
+
+/* Reclaim against a host process that writes to the same pages. */
+static void *host_counter(void *arg)
+{
+	struct dmm_mem *mem = arg;
+	volatile uint64_t *word;
+	uint64_t round, i, bad = 0;
+
+	for (round = 0; round < 40; round++) {
+		for (i = 0; i < 256; i++) {
+			word = mem->hva + i * DMM_PAGE;
+			bad += *word != round;
+			*word = round + 1;
+		}
+	}
+	return (void *)bad;
+}
+
+DMM_TEST(token, reclaim_under_host_load)
+{
+	pthread_t thread;
+	void *bad;
+	int i;
+
+	ASSERT_EQ(0, pthread_create(&thread, NULL, host_counter, &self->mem));
+	for (i = 0; i < 100; i++)
+		dmm_pool_set_bytes(self->mem.ino, "reclaim", SIZE);
+	pthread_join(thread, &bad);
+	EXPECT_EQ(NULL, bad);
+	EXPECT_EQ(0, dmm_guest_run(self->guest, 0, DMM_OP_READ, DMM_GPA, 256, 0));
+	EXPECT_EQ(256 * 40, self->guest->cpu[0].cmd->result);
+}
+
+/* A page that somebody holds is left alone, and its neighbours aren't. */
+DMM_TEST(token, held_page)
+{
+	struct iovec iov = { self->mem.hva + 2 * DMM_PAGE, 2 * DMM_PAGE };
+	char *buf = malloc(2 * DMM_PAGE);
+	int fds[2], r;
+
+	ASSERT_NE(NULL, buf);
+	ASSERT_EQ(0, pipe(fds));
+	dmm_guest_fill(self->guest, DMM_GPA, PAGES, 1);
+	ASSERT_EQ(2 * DMM_PAGE, vmsplice(fds[1], &iov, 1, 0));
+
+	r = dmm_pool_set_bytes(self->mem.ino, "reclaim", SIZE);
+	EXPECT_TRUE(!r || r == -EAGAIN);
+	EXPECT_EQ(2 * DMM_PAGE, resident(self->mem.ino));
+	EXPECT_NE(0, dmm_pool_get(self->mem.ino, "stats/reject_pinned"));
+
+	/* The pipe and the guest still have the same page. */
+	dmm_guest_poke(self->guest, DMM_GPA + 2 * DMM_PAGE, 123);
+	ASSERT_EQ(2 * DMM_PAGE, read(fds[0], buf, 2 * DMM_PAGE));
+	EXPECT_EQ(123, *(uint64_t *)buf);
+	r = dmm_pool_set_bytes(self->mem.ino, "reclaim", SIZE);
+	EXPECT_EQ(0, resident(self->mem.ino));
+	EXPECT_EQ(1, dmm_guest_bad_pages(self->guest, DMM_GPA, PAGES, 1));
+}
+
+/* Dirty logging and reclaim: coming back from a policy isn't writing. */
+DMM_TEST(token, dirty_log)
+{
+	uint64_t bitmap[PAGES / 64] = {};
+	int i, n = 0;
+
+	dmm_guest_fill(self->guest, DMM_GPA, PAGES, 1);
+	dmm_guest_add_slot(self->guest, DMM_SLOT, KVM_MEM_LOG_DIRTY_PAGES,
+			   DMM_GPA, SIZE, self->mem.hva);
+	kvm_vm_get_dirty_log(self->guest->vm, DMM_SLOT, bitmap);
+	reclaim_all(_metadata, self->mem.ino);
+	EXPECT_EQ(0, dmm_guest_bad_pages(self->guest, DMM_GPA, PAGES, 1));
+	dmm_guest_poke(self->guest, DMM_GPA + 9 * DMM_PAGE, 1);
+	kvm_vm_get_dirty_log(self->guest->vm, DMM_SLOT, bitmap);
+	for (i = 0; i < PAGES / 64; i++)
+		n += __builtin_popcountll(bitmap[i]);
+	EXPECT_EQ(1, n);
+	EXPECT_EQ(1UL << 9, bitmap[0]);
+}
+
+/* fadvise(): DONTNEED takes out, WILLNEED brings back. */
+DMM_TEST(token, fadvise)
+{
+	dmm_guest_fill(self->guest, DMM_GPA, PAGES, 1);
+	ASSERT_EQ(0, posix_fadvise(self->mem.fd, SIZE / 4, SIZE / 2,
+				   POSIX_FADV_DONTNEED));
+	EXPECT_EQ(SIZE / 2, swapped(self->mem.ino));
+	ASSERT_EQ(0, posix_fadvise(self->mem.fd, 0, SIZE, POSIX_FADV_WILLNEED));
+	EXPECT_EQ(0, swapped(self->mem.ino));
+	EXPECT_EQ(SIZE, resident(self->mem.ino));
+	EXPECT_EQ(0, dmm_guest_bad_pages(self->guest, DMM_GPA, PAGES, 1));
+}
+
+/* A file that goes takes its tokens along. */
+DMM_TEST(token, file_goes)
+{
+	dmm_guest_fill(self->guest, DMM_GPA, PAGES, 1);
+	reclaim_all(_metadata, self->mem.ino);
+	dmm_guest_free(self->guest);
+	self->guest = NULL;
+	dmm_mem_free(&self->mem);
+	EXPECT_TRUE(dmm_pool_gone(self->mem.ino));
+}
+
+TEST_HARNESS_MAIN
