@@ -23,6 +23,7 @@ usage: host.sh [OPTION...] -- COMMAND [ARG...]
   --kit			add QEMU, a guest kernel and a guest's initramfs
   --append ARGS		for the host's kernel command line
   --out DIR		copy the host's /out here when the run is over
+  --result FILE		keep what was sent to ttyS1 here
   --log FILE		keep the console's text here (build/<release>/host/last.log)
   --unload		unload all KVM modules at the end, fail if that fails
   --shell		a prompt instead of a command
@@ -34,7 +35,7 @@ U
 }
 
 kernel=stock npt=1 kvm=amd smp=2 threads=single icount='' mem=2G timeout=600
-modules='' append='' out='' log='' unload='' shell='' kit=''
+modules='' append='' out='' log='' result='' unload='' shell='' kit=''
 files=() early=()
 while [ $# -gt 0 ]; do
 	case $1 in
@@ -53,6 +54,7 @@ while [ $# -gt 0 ]; do
 	--append)	append=$2; shift ;;
 	--out)		out=$2; shift ;;
 	--log)		log=$2; shift ;;
+	--result)	result=$2; shift ;;
 	--unload)	unload=1 ;;
 	--shell)	shell=1 ;;
 	--)		shift; break ;;
@@ -195,6 +197,7 @@ for try in 1 2; do
 	[ "$status" = 127 ] || break
 	echo "host: the emulator itself died (attempt $try of 2), which says nothing about the code under test"
 done
+[ -z "$result" ] || cp "$run/result" "$result"
 if [ -n "$out" ] && grep -q '^out ' "$run/result"; then
 	mkdir -p "$out"
 	sed -n 's/^out //p' "$run/result" | base64 -d | tar -xzf - -C "$out"

@@ -1,0 +1,57 @@
+# SPDX-License-Identifier: GPL-2.0-only
+#
+# Build and test KVM with dynamic memory mapping.  The recipes are in
+# tools/testing/dmm; "make help" lists what there is.
+#
+#   KREL=	kernel release (default: the newest 6.12 cloud kernel of Debian 12)
+#   JOBS=	parallel jobs (default: all CPUs)
+#   W= C=	for "make modules", as in the kernel (W=1: warnings, C=2: sparse)
+
+DMM := tools/testing/dmm
+ifdef KREL
+export KREL
+endif
+ifdef JOBS
+export JOBS
+endif
+
+all: modules
+
+modules:
+	@$(DMM)/modules.sh $(if $(W),W=$(W)) $(if $(C),C=$(C)) $(if $(V),V=$(V))
+
+selftests:
+	@$(DMM)/build-tests.sh
+
+demo: modules
+	@$(DMM)/demo.sh
+
+check: modules selftests
+	@$(DMM)/check.sh quick
+
+check-full: modules selftests
+	@$(DMM)/check.sh full
+
+check-debug: selftests
+	@$(DMM)/check.sh debug
+
+shell: modules
+	@$(DMM)/shell.sh
+
+clean:
+	rm -rf build
+
+help:
+	@echo 'make modules      kvm.ko, kvm-amd.ko, kvm-intel.ko, kvm-dmm-*.ko in build/<release>/modules'
+	@echo 'make demo         two guests on dmmfs in an emulated host, resized while they run'
+	@echo 'make check        tests, nested and shadow paging (15 minutes)'
+	@echo 'make check-full   the long tests too, and the debug kernel'
+	@echo 'make check-debug  tests on a kernel with KASAN, lockdep, kmemleak, fault injection'
+	@echo 'make shell        a prompt in the emulated host, with QEMU and a guest'
+	@echo 'make selftests    build the test programs only'
+	@echo 'make clean        remove build/; downloads and debug kernel stay in the cache'
+	@echo
+	@echo 'KREL=<release> chooses the kernel, now: $(or $(KREL),the newest in Debian 12)'
+	@echo 'cache: $${KVM_DMM_CACHE:-$${XDG_CACHE_HOME:-~/.cache}/kvm-dmm}'
+
+.PHONY: all modules selftests demo check check-full check-debug shell clean help

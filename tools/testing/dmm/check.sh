@@ -1,0 +1,41 @@
+#!/bin/bash
+# SPDX-License-Identifier: GPL-2.0-only
+#
+# What "make check", "make check-full" and "make check-debug" run.
+
+. "$(dirname "$0")/common.sh"
+
+tests=$DMM/tests.sh
+KREL=$(choose_release)
+export KREL
+args=()
+[ -z "${DEADLINE:-}" ] || args+=(--deadline "$DEADLINE")
+
+debug() {
+	"$DMM/debug-kernel.sh"
+	"$DMM/modules.sh" --debug
+	"$tests" --no-summary --kernel debug "${args[@]}" "$@"
+}
+
+case ${1:-quick} in
+quick)
+	"$tests" --no-summary --new --kernel local
+	"$tests" --no-summary "${args[@]}"
+	;;
+full)
+	"$tests" --no-summary --new --kernel local --set full
+	"$tests" --no-summary --set full "${args[@]}"
+	debug
+	;;
+rest)	# what full has and quick has not, added to quick's results
+	"$tests" --no-summary --kernel local --set full --only-new
+	"$tests" --no-summary --set full --only-new "${args[@]}"
+	debug
+	;;
+debug)
+	"$tests" --no-summary --new --kernel debug --npt none
+	debug --set full
+	;;
+*)	die "quick, full, rest or debug?" ;;
+esac
+"$tests" --summary

@@ -1,0 +1,247 @@
+#!/bin/bash
+# SPDX-License-Identifier: GPL-2.0-only
+#
+# Run the tests that tools/testing/dmm/lists names in emulated hosts, as many as
+# possible in one boot, and sum up.
+
+. "$(dirname "$0")/common.sh"
+
+usage() {
+	cat <<'U'
+usage: tests.sh [OPTION...] [NAME-PATTERN...]
+  --set quick|full	the lists' rows to run: full adds to quick (quick)
+  --only-new		with --set full: leave the rows of quick out
+  --kernel stock|debug|local	where (stock); local: on this machine
+  --npt 0|1		only nested (1) or only shadow paging (0)
+  --deadline SECONDS	start no boot later than this (epoch)
+  --no-summary		the caller sums up by "tests.sh --summary"
+  --new			forget earlier results
+  --summary		only print what the results so far amount to
+
+Rows of lists/*.list:   SET KERNELS NPT TIMEOUT NAME COMMAND...
+  SET		quick or full
+  KERNELS	stock, debug, both, all (both, and local) or local
+  NPT		1, 0 or any
+  TIMEOUT	seconds on the stock kernel; the debug kernel gets four times that
+  COMMAND	a shell command; test programs are in /t.  One that contains @
+		is run for each program that the pattern NAME matches in /t.
+Rows of lists/upstream.list:   SET TIMEOUT NPT1 NPT0 PROGRAM ARG...
+  NPT1, NPT0	the verdict that must come: pass, fail, skip, or none: not run
+U
+	exit "${1:-0}"
+}
+
+set=quick only_new='' kernel=stock only_npt='' deadline='' summary=1 new='' run=1
+patterns=()
+while [ $# -gt 0 ]; do
+	case $1 in
+	--set)		set=$2; shift ;;
+	--only-new)	only_new=1 ;;
+	--kernel)	kernel=$2; shift ;;
+	--npt)		only_npt=$2; shift ;;
+	--deadline)	deadline=$2; shift ;;
+	--no-summary)	summary= ;;
+	--new)		new=1 ;;
+	--summary)	run= ;;
+	-h|--help)	usage ;;
+	-*)		usage 2 >&2 ;;
+	*)		patterns+=("$1") ;;
+	esac
+	shift
+done
+
+KREL=$(choose_release)
+export KREL
+release_dirs
+results=$OUT/results
+mkdir -p "$OUT"
+[ -z "$new" ] || rm -f "$results"
+touch "$results"
+
+print_summary() {
+	local p f s
+	echo
+	awk '$4 > 0 { name = $1 " " $2; $1 = $2 = $3 = $4 = $5 = $6 = ""; sub(/^ */, "");
+		printf "FAILED  %-48s %s\n", name, $0 }' "$results"
+	read -r p f s < <(awk '{ p += $3; f += $4; s += $5 } END { print p + 0, f + 0, s + 0 }' "$results")
+	echo "$p passed, $f failed, $s skipped"
+	[ "$f" = 0 ] && [ "$p" -gt 0 ]
+}
+
+# All rows in one form, comments and blank lines dropped:
+# SET KERNELS NPT TIMEOUT EXPECT NAME COMMAND...
+rows() {
+	local f
+	for f in "$DMM"/lists/*.list; do
+		case $(basename "$f") in
+		upstream.list)
+			sed -e 's/#.*//' "$f" | awk 'NF >= 5 {
+				name = "upstream"; cmd = "/t"
+				for (i = 5; i <= NF; i++) {
+					name = name (i == 5 ? "/" : ",") $i
+					cmd = cmd (i == 5 ? "/" : " ") $i
+				}
+				for (npt = 1; npt >= 0; npt--) {
+					want = npt ? $3 : $4
+					if (want == "none" || want == "-") continue
+					print $1, "both", npt, $2, "=" want, name, "KVM_SELFTEST_BACKING=dmmfs", cmd
+				}
+			}'
+			;;
+		*)
+			sed -e 's/^#.*//' "$f" | awk 'NF >= 6 {
+				printf "%s %s %s %s any", $1, $2, $3, $4
+				for (i = 5; i <= NF; i++) printf " %s", $i
+				print ""
+			}'
+			;;
+		esac
+	done
+}
+
+# select NPT: the rows to run, as /dmm/tests wants them
+select_rows() {
+	local rset kernels rnpt limit expect name command program
+	rows | while read -r rset kernels rnpt limit expect name command; do
+		case $set:$rset in
+		quick:quick|full:full) ;;
+		full:quick) [ -z "$only_new" ] || continue ;;
+		*) continue ;;
+		esac
+		case $kernels:$kernel in
+		"$kernel:$kernel"|all:*|both:stock|both:debug) ;;
+		*) continue ;;
+		esac
+		[ "$rnpt" = any ] || [ "$rnpt" = "$1" ] || continue
+		[ "$kernel" != debug ] || limit=$((limit * 4))
+		case $command in
+		*@*)
+			for program in "$testbin"/$name; do
+				[ -x "$program" ] || continue
+				program=${program#"$testbin"/}
+				! listed "$program" || continue
+				wanted "$program" || continue
+				echo "$program $limit $expect ${command//@//t/$program}"
+			done
+			;;
+		*)
+			wanted "$name" || continue
+			echo "$name $limit $expect $command"
+			;;
+		esac
+	done
+}
+
+wanted() {
+	local p
+	[ ${#patterns[@]} -gt 0 ] || return 0
+	for p in "${patterns[@]}"; do
+		# shellcheck disable=SC2053	# a pattern, indeed
+		[[ $1 != $p ]] || return 0
+	done
+	return 1
+}
+
+# A program with a row of its own is not run by a pattern's row.
+listed() { rows | awk -v n="$1" '$6 == n { found = 1 } END { exit !found }'; }
+
+late() { [ -n "$deadline" ] && [ "$(date +%s)" -ge "$deadline" ]; }
+
+record() {	# WHERE NAME PASSED FAILED SKIPPED SECONDS WHY
+	echo "$*" >>"$results"
+}
+
+run_local() {
+	local name limit expect command rc out=$OUT/local.out why
+	select_rows any | while read -r name limit expect command; do
+		echo "# $name"
+		(cd "$TOP" && timeout "$limit" bash -c "$command") </dev/null 2>&1 | tee "$out" && rc=0 || rc=$?
+		awk -v rc="$rc" '/^ok [0-9].*# *(SKIP|skip)/ { s++; next } /^ok [0-9]/ { p++ } /^not ok [0-9]/ { f++ }
+			END {
+				if (rc != 0 && rc != 4 && !f) f = 1
+				if (!p && !f && !s) { if (rc == 4) s = 1; else p = 1 }
+				print p + 0, f + 0, s + 0
+			}' "$out" >"$out.sum"
+		why=-
+		[ "$rc" = 0 ] || why="exit status $rc"
+		# shellcheck disable=SC2046
+		record local "$name" $(cat "$out.sum") 0 "$why"
+	done
+}
+
+# Boot until every test of the list had its turn: a crash costs the test that
+# caused it, not those after it.
+run_emulated() {	# NPT
+	local npt=$1 dir where rc name boots=0 hostlog
+	where=$kernel/npt=$npt
+	dir=$(mktemp -d "$OUT/tests.XXXXXX")
+	mkdir -p "$dir/dmm"
+	select_rows "$npt" >"$dir/dmm/tests"
+	install -m 755 "$DMM/run-tests" "$dir/dmm/run-tests"
+	while [ -s "$dir/dmm/tests" ]; do
+		if late; then
+			echo "# no time left for $(wc -l <"$dir/dmm/tests") tests on $where"
+			break
+		fi
+		boots=$((boots + 1))
+		[ "$boots" -le 8 ] || { record "$where" boots 0 1 0 0 "the host died too often"; break; }
+		say BOOT "$where, $(wc -l <"$dir/dmm/tests") programs"
+		hostlog=$OUT/host/$kernel-npt$npt-$boots.log
+		args=(--kernel "$kernel" --npt "$npt" --smp 2 --mem 3G --unload
+			--timeout "$(awk '{ t += $2 } END { print t + 120 }' "$dir/dmm/tests")"
+			--files "$dir/dmm:/dmm" --result "$dir/result" --log "$hostlog")
+		[ ! -d "$testbin" ] || args+=(--files "$testbin:/t")
+		! grep -q '/kit\|guest ' "$dir/dmm/tests" || args+=(--kit)
+		rc=0
+		"$DMM/host.sh" "${args[@]}" -- /dmm/run-tests || rc=$?
+		grep '^test end ' "$dir/result" 2>/dev/null | while read -r _ _ name p f s took why; do
+			echo "$where $name $p $f $s $took $why" >>"$results"
+		done
+		awk '$1 == "test" && $2 == "end" { print $3 }' "$dir/result" >"$dir/done"
+		# What was running when the host died?
+		name=$(awk '$1 == "test" && $2 == "start" { n = $3 } $1 == "test" && $2 == "end" { n = "" }
+			END { print n }' "$dir/result")
+		case $rc in
+		0|1)	[ -z "$name" ] || die "host.sh lost a test" ;;
+		119)	record "$where" unload 0 1 0 0 "the modules do not unload" ;;
+		120|121|122|123)
+			record "$where" boot 0 1 0 0 "the modules do not load ($rc)"
+			break
+			;;
+		126)	# Recorded already, if a test of the list was the cause.
+			awk '$1 == "test" && $2 == "end" && $5 > 0 { bad = 1 } END { exit !bad }' "$dir/result" ||
+				record "$where" kernel 0 1 0 0 "the kernel reported a problem" ;;
+		124)	why="timeout of the whole run" ;;
+		125)	why="the host died" ;;
+		127)	why="the emulator died twice, no result" ;;
+		*)	why="host.sh: status $rc" ;;
+		esac
+		case $rc in
+		124|125|127)
+			if [ -z "$name" ]; then
+				record "$where" boot 0 1 0 0 "$why"
+				break
+			fi
+			record "$where" "$name" 0 1 0 0 "$why"
+			echo "$name" >>"$dir/done"
+			;;
+		esac
+		awk -v over="$dir/done" 'BEGIN { while ((getline n < over) > 0) done[n] = 1 }
+			!($1 in done)' "$dir/dmm/tests" >"$dir/rest"
+		mv "$dir/rest" "$dir/dmm/tests"
+		case $rc in 0|1|119|126) break ;; esac
+	done
+	rm -rf "$dir"
+}
+
+testbin=$OUT/selftests/bin
+if [ -n "$run" ]; then
+	if [ "$kernel" = local ]; then
+		run_local
+	else
+		for npt in 1 0; do
+			[ -n "$only_npt" ] && [ "$only_npt" != "$npt" ] || run_emulated "$npt"
+		done
+	fi
+fi
+[ -z "$summary" ] || print_summary
