@@ -45,7 +45,7 @@ struct dmm_mem dmm_mem_create_static(uint64_t size)
 
 	TEST_ASSERT(!fstat(fd, &st), "fstat() of a dmmfs file failed");
 	dmm_pool_read(st.st_ino, "policies", policies, sizeof(policies));
-	for (name = strtok(policies, " \n"); name; name = strtok(NULL, " \n")) {
+	for (name = strtok(policies, "\n "); name; name = strtok(NULL, "\n ")) {
 		char detach[64];
 
 		snprintf(detach, sizeof(detach), "-%s", name);
@@ -169,7 +169,7 @@ bool dmm_has_policy(unsigned long ino, const char *name)
 	char buf[256], *have;
 
 	dmm_pool_read(ino, "policies", buf, sizeof(buf));
-	for (have = strtok(buf, " \n"); have; have = strtok(NULL, " \n")) {
+	for (have = strtok(buf, "\n "); have; have = strtok(NULL, "\n ")) {
 		if (!strcmp(have, name))
 			return true;
 	}

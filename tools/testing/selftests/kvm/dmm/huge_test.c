@@ -185,6 +185,7 @@ DMM_TEST(huge, punch_under_load)
 		ASSERT_EQ(0, fallocate(self->mem.fd, PUNCH,
 				       (128 + i) * DMM_PAGE, DMM_PAGE));
 	}
+	dmm_guest_wait_rounds(self->guest, 0, 2);
 	EXPECT_EQ(0, dmm_guest_stop(self->guest, 0));
 	EXPECT_EQ(0, dmm_guest_stop(self->guest, 1));
 	EXPECT_EQ(0, self->guest->cpu[0].cmd->result);

@@ -196,6 +196,7 @@ DMM_TEST(kill, one_of_two_users)
 	dmm_guest_start(guest, 0, DMM_OP_COUNT, DMM_GPA, 128, 0);
 	for (i = 0; i < 5; i++)
 		kill_child(_metadata, self->report, second_user, i * 20000);
+	dmm_guest_wait_rounds(guest, 0, 2);
 	EXPECT_EQ(0, dmm_guest_stop(guest, 0));
 	EXPECT_EQ(0, guest->cpu[0].cmd->result);
 	ASSERT_EQ(0, fallocate(mem.fd, PUNCH, 0, SIZE));

@@ -499,6 +499,7 @@ DMM_TEST(slot, vmm_unmaps)
 	ASSERT_EQ(hva, mmap(hva, SIZE, PROT_READ | PROT_WRITE,
 			    MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0));
 	memset(hva, 0xff, SIZE);
+	dmm_guest_wait_rounds(self->guest, 1, 2);
 	EXPECT_EQ(0, dmm_guest_stop(self->guest, 1));
 	EXPECT_EQ(0, self->guest->cpu[1].cmd->result);
 

@@ -208,6 +208,7 @@ DMM_TEST(token, lower_limit_under_load)
 		usleep(20000);
 	}
 	ASSERT_EQ(0, dmm_pool_set_bytes(self->mem.ino, "max_bytes", 2 * SIZE));
+	dmm_guest_wait_rounds(self->guest, 0, 2);
 	EXPECT_EQ(0, dmm_guest_stop(self->guest, 0));
 	EXPECT_EQ(0, dmm_guest_stop(self->guest, 1));
 	EXPECT_EQ(0, self->guest->cpu[0].cmd->result);
@@ -231,6 +232,7 @@ DMM_TEST(token, reclaim_under_load)
 		ASSERT_TRUE(!r || r == -EAGAIN);
 	}
 	for (cpu = 0; cpu < 2; cpu++) {
+		dmm_guest_wait_rounds(self->guest, cpu, 2);
 		EXPECT_EQ(0, dmm_guest_stop(self->guest, cpu));
 		EXPECT_EQ(0, self->guest->cpu[cpu].cmd->result);
 		round = self->guest->cpu[cpu].cmd->rounds;
@@ -318,6 +320,91 @@ DMM_TEST(token, dirty_log)
 		n += __builtin_popcountll(bitmap[i]);
 	EXPECT_EQ(1, n);
 	EXPECT_EQ(1UL << 9, bitmap[0]);
+}
+
+/* The policy keeps what came back, until it is written. */
+DMM_TEST(token, keep)
+{
+	unsigned long ino = self->mem.ino;
+	uint64_t i;
+
+	ASSERT_EQ(0, dmm_pool_set(ino, "test-token/keep", "1"));
+	dmm_guest_fill(self->guest, DMM_GPA, PAGES, 1);
+	reclaim_all(_metadata, ino);
+	EXPECT_EQ(0, dmm_guest_bad_pages(self->guest, DMM_GPA, PAGES, 1));
+	EXPECT_EQ(SIZE, resident(ino));
+
+	/* Guest and host write to some; the old content mustn't come back. */
+	for (i = 0; i < PAGES; i += 64) {
+		dmm_guest_fill(self->guest, DMM_GPA + i * DMM_PAGE, 1, 2);
+		dmm_fill(self->mem.hva + (i + 1) * DMM_PAGE, i + 1, 1, 3);
+	}
+	reclaim_all(_metadata, ino);
+	for (i = 0; i < PAGES; i++) {
+		uint64_t seed = i % 64 == 0 ? 2 : i % 64 == 1 ? 3 : 1;
+
+		ASSERT_EQ(0, dmm_bad_pages(self->mem.hva + i * DMM_PAGE, i, 1,
+					   seed));
+	}
+	EXPECT_EQ(SIZE, resident(ino));
+
+	/* Holes, truncation and the end of the policy find kept content, too. */
+	ASSERT_EQ(0, fallocate(self->mem.fd, PUNCH, 0, SIZE / 4));
+	ASSERT_EQ(0, ftruncate(self->mem.fd, SIZE / 2));
+	ASSERT_EQ(0, dmm_pool_set(ino, "policies", "-test-token"));
+	EXPECT_EQ(0, dmm_nonzero_pages(self->mem.hva, PAGES / 4));
+	EXPECT_EQ(SIZE / 4, resident(ino));
+}
+
+/* Content that can't be had now fails the access, not the guest. */
+DMM_TEST(token, fetch_fails)
+{
+	unsigned long ino = self->mem.ino;
+	char byte;
+
+	dmm_guest_fill(self->guest, DMM_GPA, PAGES, 1);
+	reclaim_all(_metadata, ino);
+	/* EIO */
+	ASSERT_EQ(0, dmm_pool_set(ino, "test-token/fail_fetch", "5"));
+	EXPECT_EQ(-EFAULT, dmm_guest_run(self->guest, 1, DMM_OP_CHECK, DMM_GPA,
+					 PAGES, 1));
+	EXPECT_EQ(DMM_GPA, self->guest->cpu[1].vcpu->run->memory_fault.gpa);
+	EXPECT_EQ(-1, pread(self->mem.fd, &byte, 1, 0));
+	EXPECT_EQ(EIO, errno);
+	EXPECT_EQ(0, resident(ino));
+	EXPECT_EQ(SIZE, swapped(ino));
+	EXPECT_NE(0, dmm_pool_get(ino, "stats/fetch_failed"));
+
+	/* It can't be handed back either: refused, and still attached. */
+	EXPECT_NE(0, dmm_pool_set(ino, "policies", "-test-token"));
+	EXPECT_TRUE(dmm_has_policy(ino, "test-token"));
+
+	ASSERT_EQ(0, dmm_pool_set(ino, "test-token/fail_fetch", "0"));
+	EXPECT_EQ(0, dmm_guest_continue(self->guest, 1));
+	EXPECT_EQ(0, self->guest->cpu[1].cmd->result);
+	EXPECT_EQ(SIZE, resident(ino));
+}
+
+/* A policy that knows what absent memory holds is asked, reads included. */
+DMM_TEST(token, fill)
+{
+	unsigned long ino = self->mem.ino;
+
+	ASSERT_EQ(0, dmm_pool_set(ino, "test-token/fail_fill", "1"));
+	EXPECT_EQ(7, dmm_guest_peek(self->guest, DMM_GPA + 7 * DMM_PAGE));
+	EXPECT_EQ(9, *(uint64_t *)(self->mem.hva + 9 * DMM_PAGE + 64));
+	dmm_guest_poke(self->guest, DMM_GPA + 11 * DMM_PAGE, 1);
+	EXPECT_EQ(11, *(uint64_t *)(self->mem.hva + 11 * DMM_PAGE + 8));
+	EXPECT_EQ(3 * DMM_PAGE, resident(ino));
+
+	/* EIO: the access fails. */
+	ASSERT_EQ(0, dmm_pool_set(ino, "test-token/fail_fill", "5"));
+	EXPECT_EQ(-EFAULT, dmm_guest_run(self->guest, 0, DMM_OP_PEEK,
+					 DMM_GPA + 20 * DMM_PAGE, 1, 0));
+	ASSERT_EQ(0, dmm_pool_set(ino, "test-token/fail_fill", "0"));
+	EXPECT_EQ(0, dmm_guest_continue(self->guest, 0));
+	EXPECT_EQ(0, self->guest->cpu[0].cmd->result);
+	EXPECT_EQ(7, dmm_guest_peek(self->guest, DMM_GPA + 7 * DMM_PAGE));
 }
 
 /* fadvise(): DONTNEED takes out, WILLNEED brings back. */
