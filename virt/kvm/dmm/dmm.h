@@ -34,6 +34,7 @@ struct kvm;
 struct kvm_memory_slot;
 
 #define DMMFS_MAGIC	0x444d4d46	/* "DMMF" */
+#define DMM_LIST_MAX	128	/* characters of a list of policies */
 #define DMM_REGION_SHIFT	9	/* log2(KVM_DMM_REGION_PAGES) */
 
 /**
@@ -252,7 +253,7 @@ extern struct list_head dmm_pools;
 extern struct srcu_struct dmm_policy_srcu;
 int dmm_attach(struct kvm_dmm_pool *pool, const char *name);
 int dmm_attach_list(struct kvm_dmm_pool *pool, const char *names);
-int dmm_check_list(const char *names);
+int dmm_normalize_list(const char *names, char *list, size_t size);
 int dmm_detach(struct kvm_dmm_pool *pool, const char *name);
 void dmm_detach_all(struct kvm_dmm_pool *pool);
 void dmm_eject(struct kvm_dmm_policy *policy, const char *op, int err);

@@ -322,8 +322,12 @@ static int dmm_show_options(struct seq_file *m, struct dentry *root)
 {
 	struct dmm_options *opts = dmm_options(root->d_sb);
 
-	if (opts->policies)
-		seq_show_option(m, "policies", opts->policies);
+	char list[DMM_LIST_MAX];
+
+	if (opts->policies) {
+		strscpy(list, opts->policies);
+		seq_show_option(m, "policies", strreplace(list, ' ', ':'));
+	}
 	if (opts->domain)
 		seq_show_option(m, "domain", opts->domain);
 	return 0;
@@ -353,20 +357,22 @@ static int dmm_parse_param(struct fs_context *fc, struct fs_parameter *param)
 {
 	struct dmm_options *opts = fc->s_fs_info;
 	struct fs_parse_result result;
+	char list[DMM_LIST_MAX];
 	int opt, r;
 
 	opt = fs_parse(fc, dmm_parameters, param, &result);
 	switch (opt) {
 	case Opt_policies:
-		r = dmm_check_list(param->string);
-		if (r == -ENOENT)
-			errorf(fc, "dmmfs: no such policy in \"%s\"",
+		r = dmm_normalize_list(param->string, list, sizeof(list));
+		if (r) {
+			errorf(fc, "dmmfs: no such policies: \"%s\"",
 			       param->string);
-		if (r)
 			return r;
+		}
 		kfree(opts->policies);
-		opts->policies = param->string;
-		param->string = NULL;
+		opts->policies = kstrdup(list, GFP_KERNEL);
+		if (!opts->policies)
+			return -ENOMEM;
 		break;
 	case Opt_domain:
 		if (!dmm_valid_domain(param->string))

@@ -17,7 +17,6 @@ static DEFINE_MUTEX(dmm_policies_lock);
 static LIST_HEAD(dmm_policies);		/* protected by dmm_policies_lock */
 
 /* Policies of new files: names with spaces; protected by dmm_policies_lock. */
-#define DMM_LIST_MAX	128
 static char dmm_default_policies[DMM_LIST_MAX] = "demand";
 
 static bool dmm_valid_name(const char *name)
@@ -206,77 +205,72 @@ unlock:
 	return r;
 }
 
-/* Call @fn for each name of a list; @names is changed. */
-static int dmm_for_each_name(char *names, struct kvm_dmm_pool *pool,
-			     int (*fn)(struct kvm_dmm_pool *pool,
-				       const char *name))
-{
-	char *name;
-	int r;
-
-	while ((name = strsep(&names, " :\n"))) {
-		if (!*name)
-			continue;
-		r = fn(pool, name);
-		if (r)
-			return r;
-	}
-	return 0;
-}
-
-static int dmm_attach_names(struct kvm_dmm_pool *pool, const char *names,
-			    int (*fn)(struct kvm_dmm_pool *pool,
-				      const char *name))
+/**
+ * dmm_normalize_list - check a list of policies that is to be used later
+ * @names: names, separated by spaces, colons or newlines
+ * @list: out: the same with one space between two names
+ * @size: of @list
+ *
+ * Context: May sleep, and load modules.
+ * Return: 0; -EINVAL: not a name; -ENOENT: no such policy; -EEXIST: twice the
+ *	same; -E2BIG; -ENOMEM.
+ */
+int dmm_normalize_list(const char *names, char *list, size_t size)
 {
 	char *copy = kstrdup(names, GFP_KERNEL);
-	int r;
+	struct kvm_dmm_policy_ops *ops;
+	char *rest = copy, *name, *p;
+	size_t len = 0;
+	int r = 0;
 
 	if (!copy)
 		return -ENOMEM;
-	r = dmm_for_each_name(copy, pool, fn);
+	list[0] = 0;
+	while (!r && (name = strsep(&rest, " :\n"))) {
+		if (!*name)
+			continue;
+		/* The names so far, each with a space behind it. */
+		for (p = list; (p = strstr(p, name)); p++)
+			if ((p == list || p[-1] == ' ') &&
+			    p[strlen(name)] == ' ')
+				r = -EEXIST;
+		if (r)
+			break;
+		ops = dmm_get_ops(name);
+		if (IS_ERR(ops)) {
+			r = PTR_ERR(ops);
+			break;
+		}
+		module_put(ops->owner);
+		len += scnprintf(list + len, size - len, "%s ", name);
+		if (len + 1 >= size)
+			r = -E2BIG;
+	}
 	kfree(copy);
+	if (len)
+		list[len - 1] = 0;
 	return r;
 }
 
 /**
  * dmm_attach_list - attach policies to a new pool
  * @pool: the pool
- * @names: their names, separated by spaces or colons; NULL: the defaults
+ * @names: from dmm_normalize_list(); NULL: the defaults
  *
  * Return: 0, or the error of the first that cannot be attached.
  */
 int dmm_attach_list(struct kvm_dmm_pool *pool, const char *names)
 {
-	char defaults[DMM_LIST_MAX];
+	char list[DMM_LIST_MAX], *rest = list, *name;
+	int r = 0;
 
-	if (!names) {
-		mutex_lock(&dmm_policies_lock);
-		strscpy(defaults, dmm_default_policies);
-		mutex_unlock(&dmm_policies_lock);
-		names = defaults;
-	}
-	return dmm_attach_names(pool, names, dmm_attach);
-}
-
-static int dmm_check_name(struct kvm_dmm_pool *pool, const char *name)
-{
-	struct kvm_dmm_policy_ops *ops = dmm_get_ops(name);
-
-	if (IS_ERR(ops))
-		return PTR_ERR(ops);
-	module_put(ops->owner);
-	return 0;
-}
-
-/**
- * dmm_check_list - could these policies be attached?
- * @names: their names, separated by spaces or colons
- *
- * Return: 0; -EINVAL, -ENOENT as dmm_attach(); -ENOMEM.
- */
-int dmm_check_list(const char *names)
-{
-	return dmm_attach_names(NULL, names, dmm_check_name);
+	mutex_lock(&dmm_policies_lock);
+	strscpy(list, names ?: dmm_default_policies);
+	mutex_unlock(&dmm_policies_lock);
+	while (!r && (name = strsep(&rest, " ")))
+		if (*name)
+			r = dmm_attach(pool, name);
+	return r;
 }
 
 /* Make frames of all tokens of a policy, and have it forget its copies. */
@@ -549,21 +543,18 @@ ssize_t dmm_show_default_policies(char *buf)
  * dmm_set_default_policies - choose the policies of new files
  * @names: with spaces; empty: new files are static
  *
- * Return: 0; -EINVAL, -ENOENT: as dmm_attach(); -E2BIG; -ENOMEM.
+ * Return: As dmm_normalize_list().
  */
 int dmm_set_default_policies(const char *names)
 {
-	char copy[DMM_LIST_MAX];
+	char list[DMM_LIST_MAX];
 	int r;
 
-	if (strscpy(copy, names) < 0)
-		return -E2BIG;
-	strim(copy);
-	r = dmm_check_list(copy);
+	r = dmm_normalize_list(names, list, sizeof(list));
 	if (r)
 		return r;
 	mutex_lock(&dmm_policies_lock);
-	strscpy(dmm_default_policies, copy);
+	strscpy(dmm_default_policies, list);
 	mutex_unlock(&dmm_policies_lock);
 	return 0;
 }

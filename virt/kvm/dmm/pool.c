@@ -282,14 +282,15 @@ int dmm_set_min(struct kvm_dmm_pool *pool, unsigned long min)
 
 /**
  * dmm_valid_domain - is this the name of a sharing domain?
- * @domain: the name; may be empty: no domain
+ * @domain: up to KVM_DMM_NAME_MAX of [A-Za-z0-9_-]; empty: no domain
  */
 bool dmm_valid_domain(const char *domain)
 {
 	if (strnlen(domain, KVM_DMM_NAME_MAX + 1) > KVM_DMM_NAME_MAX)
 		return false;
 	for (; *domain; domain++)
-		if (!isgraph(*domain))
+		if (!isascii(*domain) ||
+		    (!isalnum(*domain) && *domain != '-' && *domain != '_'))
 			return false;
 	return true;
 }
