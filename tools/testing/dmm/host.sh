@@ -162,7 +162,7 @@ attempt() {
 		echo $! >"$run/pid"
 		wait $! && rc=0 || rc=$?
 		echo "$rc" >"$run/rc"
-	} | sed -u 's/\r//g; s/\x1b\[[0-9;?]*[a-zA-Z]//g; s/\x1bc//g' | tee "$log" &
+	} | sed -u '/reboot: Restarting system/d; s/\r//g; s/\x1b\[[0-9;?]*[a-zA-Z]//g; s/\x1bc//g' | tee "$log" &
 	console=$!
 	while [ ! -s "$run/pid" ]; do sleep 0.05; done
 	qemu=$(cat "$run/pid")
