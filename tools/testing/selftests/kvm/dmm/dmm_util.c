@@ -32,13 +32,13 @@ static struct dmm_mem dmm_mem_of(int fd, uint64_t size)
 
 struct dmm_mem dmm_mem_create(uint64_t size)
 {
-	return dmm_mem_of(kvm_dmmfs_alloc(size), size);
+	return dmm_mem_of(kvm_dmmfs_alloc(size, false), size);
 }
 
 /* A file without policies: all of it is allocated when it gets its size. */
 struct dmm_mem dmm_mem_create_static(uint64_t size)
 {
-	int fd = kvm_dmmfs_alloc(0);
+	int fd = kvm_dmmfs_alloc(0, false);
 	char policies[256], *name;
 	struct stat st;
 	int r;

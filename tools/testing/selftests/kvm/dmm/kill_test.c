@@ -146,7 +146,7 @@ DMM_TEST(kill, waiting_at_limit)
 /* Allocating a lot at once can be interrupted. */
 static void allocates(struct report *report)
 {
-	int fd = kvm_dmmfs_alloc(4UL << 30);
+	int fd = kvm_dmmfs_alloc(4UL << 30, false);
 	struct stat st;
 
 	fstat(fd, &st);
