@@ -27,7 +27,7 @@ usage: host.sh [OPTION...] -- COMMAND [ARG...]
   --log FILE		keep the console's text here (build/<release>/host/last.log)
   --unload		unload all KVM modules at the end, fail if that fails
   --shell		a prompt instead of a command
-The command runs as root in a busybox system with /t in PATH; /dev/dmm is a
+The command runs as root in a busybox system, in the folder /t; /dev/dmm is a
 dmmfs.  The exit status is the command's, or: 124 timeout, 125 the host died,
 126 the kernel reported a problem, 127 the emulator itself died, twice.
 U
@@ -139,7 +139,7 @@ args=(
 	-accel "tcg,thread=$threads" -cpu EPYC,+svm,+npt -smp "$smp" -m "$mem"
 	-nodefaults -no-user-config -display none -no-reboot
 	-kernel "$image" -initrd "$run/initrd"
-	-append "console=ttyS0 quiet oops=panic panic=-1 nokaslr log_buf_len=4M mitigations=auto $append"
+	-append "console=ttyS0 quiet oops=panic panic=-1 nokaslr log_buf_len=4M $append"
 )
 [ -z "$icount" ] || args+=(-icount "shift=0,sleep=off")
 
@@ -162,7 +162,7 @@ attempt() {
 		echo $! >"$run/pid"
 		wait $! && rc=0 || rc=$?
 		echo "$rc" >"$run/rc"
-	} | sed -u '/reboot: Restarting system/d; s/\r//g; s/\x1b\[[0-9;?]*[a-zA-Z]//g; s/\x1bc//g' | tee "$log" &
+	} | sed -u '/reboot: Restarting system/d; s/\r//g; s/\x1b\[[0-9;?]*[a-zA-Z]//g; s/\x1bc//g; s/[\x00-\x08\x0b-\x1f]//g' | tee "$log" &
 	console=$!
 	while [ ! -s "$run/pid" ]; do sleep 0.05; done
 	qemu=$(cat "$run/pid")
