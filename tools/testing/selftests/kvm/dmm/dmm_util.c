@@ -459,6 +459,13 @@ int dmm_guest_run(struct dmm_guest *guest, int cpu, enum dmm_op op,
 	return dmm_guest_continue(guest, cpu);
 }
 
+int dmm_guest_run_once(struct dmm_guest *guest, int cpu, enum dmm_op op,
+		       uint64_t gpa, uint64_t pages, uint64_t seed)
+{
+	dmm_guest_prepare(guest, cpu, op, gpa, pages, seed);
+	return __vcpu_run(guest->cpu[cpu].vcpu) ? -errno : 0;
+}
+
 struct dmm_thread_arg {
 	struct dmm_guest *guest;
 	int cpu;

@@ -145,6 +145,9 @@ void dmm_guest_add_mem(struct dmm_guest *guest, struct dmm_mem *mem);
  */
 int dmm_guest_run(struct dmm_guest *guest, int cpu, enum dmm_op op,
 		  uint64_t gpa, uint64_t pages, uint64_t seed);
+/* No more than one KVM_RUN, whose result is returned: the command isn't over. */
+int dmm_guest_run_once(struct dmm_guest *guest, int cpu, enum dmm_op op,
+		       uint64_t gpa, uint64_t pages, uint64_t seed);
 int dmm_guest_continue(struct dmm_guest *guest, int cpu);
 void dmm_guest_start(struct dmm_guest *guest, int cpu, enum dmm_op op,
 		     uint64_t gpa, uint64_t pages, uint64_t seed);

@@ -24,6 +24,7 @@ static const struct {
 	{ DEBUGFS "fail_page_alloc/ignore-gfp-highmem", "N" },
 	{ DEBUGFS "fail_page_alloc/min-order", "0" },
 	{ DEBUGFS "fail_page_alloc/verbose", "0" },
+	{ DEBUGFS "fail_usercopy/verbose", "0" },
 };
 
 FIXTURE(nomem) {
@@ -40,6 +41,9 @@ FIXTURE_SETUP(nomem)
 		SKIP(return, "kernel without fault injection");
 
 	for (i = 0; i < ARRAY_SIZE(knobs); i++) {
+		/* The kernel may lack failures of copies. */
+		if (access(knobs[i].path, F_OK))
+			continue;
 		ASSERT_EQ(0, dmm_write_file(knobs[i].path, knobs[i].value,
 					    strlen(knobs[i].value)));
 	}
@@ -165,18 +169,21 @@ DMM_TEST(nomem, host_writes)
 	EXPECT_EQ(8 * DMM_PAGE, dmm_pool_get(self->mem.ino, "resident_bytes"));
 }
 
+/* Only KVM_RUN is to fail, not what the library does with its result. */
 static int guest_fill(struct dmm_guest *guest)
 {
-	return dmm_guest_run(guest, 0, DMM_OP_FILL, DMM_GPA + 508 * DMM_PAGE,
-			     8, 1);
+	return dmm_guest_run_once(guest, 0, DMM_OP_FILL,
+				  DMM_GPA + 508 * DMM_PAGE, 8, 1);
 }
 
-/* A vCPU that failed goes on with a new command: it never lost the old one. */
+/* A vCPU that failed goes on where it was. */
 DMM_TEST(nomem, guest_writes)
 {
 	FOR_EACH_FAILURE(guest_fill(self->guest),
-			 fallocate(self->mem.fd, PUNCH, 0, SIZE));
+			 (dmm_guest_continue(self->guest, 0),
+			  fallocate(self->mem.fd, PUNCH, 0, SIZE)));
 	ASSERT_EQ(0, guest_fill(self->guest));
+	ASSERT_EQ(0, dmm_guest_continue(self->guest, 0));
 	EXPECT_EQ(0, dmm_bad_pages(self->mem.hva + 508 * DMM_PAGE, 508, 8, 1));
 	EXPECT_EQ(8 * DMM_PAGE, dmm_pool_get(self->mem.ino, "resident_bytes"));
 }
