@@ -101,10 +101,10 @@ struct kvm_dmm_reclaim {
  * @detach: Forget the pool.  Mandatory.  May sleep.  Called when none of the
  *	policy's tokens is left in the map and no other op is running.
  * @fill: Provide the content of an absent page that is written or, with
- *	policies that know of content, read.  @page is not initialized.  May
- *	sleep.  The entry is busy.  0 when @page is filled, -ENODATA when the
- *	policy has nothing for @index: the next is asked, the last resort is
- *	zero.  Any other error fails the access, and only that.
+ *	policies that know of content, read.  @page is zeroed.  May sleep.
+ *	The entry is busy.  0 when @page is filled, -ENODATA when the policy
+ *	has nothing for @index and has left @page alone: the next is asked, the
+ *	last resort is zero.  Any other error fails the access, and only that.
  * @fetch: Bring the content of @token into @page.  May sleep; allocate with
  *	GFP_NOIO.  The entry is busy.  0: the token is used up.  1: the policy
  *	keeps the content; the core calls @free_token when the page is about

@@ -367,13 +367,12 @@ int kvm_dmm_get_pages(const struct kvm_memory_slot *slot, gfn_t gfn,
  */
 bool kvm_dmm_is_block(const struct kvm_memory_slot *slot, gfn_t gfn)
 {
-	struct kvm_dmm_binding *binding = slot->dmm;
+	struct kvm_dmm_pool *pool = dmm_binding_pool(slot->dmm);
 	struct kvm_dmm_region *region;
 
-	if (!binding->writable)
+	if (!READ_ONCE(pool->has_blocks) || !slot->dmm->writable)
 		return false;
-	region = dmm_region(dmm_binding_pool(binding),
-			    dmm_gfn_to_index(slot, gfn));
+	region = dmm_region(pool, dmm_gfn_to_index(slot, gfn));
 	return region && READ_ONCE(region->block) &&
 	       !atomic_read(&region->deviants);
 }

@@ -24,6 +24,7 @@
 #include <linux/rwsem.h>
 #include <linux/srcu.h>
 #include <linux/wait.h>
+#include <linux/wait_bit.h>
 #include <linux/workqueue.h>
 #include <linux/xarray.h>
 
@@ -93,6 +94,7 @@ struct dmm_stats {
  * @bind_lock: held for reading while slots are invalidated
  * @bindings: interval tree of the slots bound to this file, by page offset;
  *	protected by @bind_lock
+ * @has_blocks: a region was once filled as a block; never cleared
  * @zero: page of zeros, mapped for reads of absent memory
  * @resident: frames charged to this pool
  * @compressed: bytes that policies keep for this pool in machine memory
@@ -124,6 +126,7 @@ struct kvm_dmm_pool {
 
 	struct rw_semaphore bind_lock;
 	struct rb_root_cached bindings;
+	bool has_blocks;
 	struct page *zero;
 
 	atomic_long_t resident ____cacheline_aligned_in_smp;
@@ -184,21 +187,85 @@ static inline struct page *dmm_page(u64 e)
 	return pfn_to_page(dmm_pfn(e));
 }
 
+/* Is @e what a region with a block has at @entry unless it was changed? */
+static inline bool dmm_is_block_entry(struct kvm_dmm_region *region,
+				      const u64 *entry, u64 e)
+{
+	return e == dmm_mk_frame(region->block + (entry - region->entry));
+}
+
+/**
+ * dmm_trylock - own an entry if it is as expected
+ * @region: the region
+ * @entry: the entry
+ * @expect: its value without busy bit
+ *
+ * The atomic exchange orders what follows after it: see dmm_resolve().
+ *
+ * Return: True if the caller now owns the entry.
+ */
+static inline bool dmm_trylock(struct kvm_dmm_region *region, u64 *entry,
+			       u64 expect)
+{
+	if (cmpxchg64(entry, expect, expect | DMM_BUSY) != expect)
+		return false;
+	/*
+	 * From here on KVM may not map the block.  It looks at the count under
+	 * mmu_lock, and so will the caller before the entry is changed.
+	 */
+	if (unlikely(region->block) && dmm_is_block_entry(region, entry, expect))
+		atomic_inc(&region->deviants);
+	return true;
+}
+
+/**
+ * dmm_unlock - set an entry, give up its ownership, wake whoever waits
+ * @region: the region
+ * @entry: an entry whose busy bit the caller owns
+ * @new: its new value
+ */
+static inline void dmm_unlock(struct kvm_dmm_region *region, u64 *entry,
+			      u64 new)
+{
+	u64 old;
+
+	WARN_ON_ONCE(new & (DMM_BUSY | DMM_WAITERS));
+	if (unlikely(region->block) && dmm_is_block_entry(region, entry, new))
+		atomic_dec(&region->deviants);
+	old = xchg(entry, new);
+	WARN_ON_ONCE(!(old & DMM_BUSY));
+	if (unlikely(old & DMM_WAITERS))
+		wake_up_var(entry);
+}
+
 /* map.c: regions, busy bits */
 struct kvm_dmm_region *dmm_region(struct kvm_dmm_pool *pool, pgoff_t index);
 struct kvm_dmm_region *dmm_region_get(struct kvm_dmm_pool *pool, pgoff_t index,
 				      gfp_t gfp);
 void dmm_regions_free(struct kvm_dmm_pool *pool);
-bool dmm_trylock(struct kvm_dmm_region *region, u64 *entry, u64 expect);
-void dmm_unlock(struct kvm_dmm_region *region, u64 *entry, u64 new);
 int dmm_wait(struct kvm_dmm_pool *pool, u64 *entry, int state);
 int kvm_dmm_map_init(void);
 void kvm_dmm_map_exit(void);
 
 /* frame.c: pages, from allocation to release */
-struct page *dmm_frame_alloc(struct kvm_dmm_pool *pool);
-void dmm_frame_own(struct kvm_dmm_pool *pool, struct page *page, pgoff_t index);
+struct page *dmm_frame_alloc(bool zero);
+int kvm_dmm_frame_init(void);
+void kvm_dmm_frame_exit(void);
 void dmm_frame_disown(struct page *page);
+
+/**
+ * dmm_frame_own - make a page the frame of an offset
+ * @pool: the pool
+ * @page: a page with content; its reference goes to the map
+ * @index: page offset, which the caller owns
+ */
+static inline void dmm_frame_own(struct kvm_dmm_pool *pool, struct page *page,
+				 pgoff_t index)
+{
+	page->mapping = pool->inode.i_mapping;
+	page->index = index;
+	set_page_private(page, 0);
+}
 
 /* change.c: the protocol */
 bool dmm_batch_lock(struct kvm_dmm_batch *batch, pgoff_t index);

@@ -38,7 +38,7 @@ static int dmm_fault_state(struct dmm_fault *fault)
  * Get a page for @fault, charged and allocated before the entry is locked: both
  * may sleep for long.
  */
-static struct page *dmm_fault_alloc(struct dmm_fault *fault)
+static struct page *dmm_fault_alloc(struct dmm_fault *fault, bool zero)
 {
 	struct page *page;
 	int r;
@@ -46,7 +46,7 @@ static struct page *dmm_fault_alloc(struct dmm_fault *fault)
 	r = dmm_charge(fault->pool, 1, fault->flags);
 	if (r)
 		return ERR_PTR(r);
-	page = dmm_frame_alloc(fault->pool);
+	page = dmm_frame_alloc(zero);
 	if (page)
 		return page;
 	dmm_uncharge(fault->pool, 1);
@@ -103,19 +103,17 @@ static int dmm_fault_fill(struct dmm_fault *fault, struct page **pagep)
 	struct page *page;
 	int r;
 
-	page = dmm_fault_alloc(fault);
+	page = dmm_fault_alloc(fault, true);
 	if (IS_ERR(page))
 		return PTR_ERR(page);
 	r = dmm_fault_lock(fault);
 	if (r)
 		goto free;
-	r = -ENODATA;
-	if (READ_ONCE(fault->pool->nr_fillers))
+	if (READ_ONCE(fault->pool->nr_fillers)) {
 		r = dmm_fill_content(fault->pool, fault->index, page);
-	if (r == -ENODATA)
-		clear_highpage(page);
-	else if (r)
-		goto unlock;
+		if (r && r != -ENODATA)
+			goto unlock;
+	}
 	if (fault->e & DMM_CACHED)
 		dmm_fault_unmap(fault);
 	dmm_count(fault->pool, DMM_STAT_fill);
@@ -188,7 +186,7 @@ static int dmm_fault_cow(struct dmm_fault *fault, struct page **pagep)
 	}
 	dmm_unlock(fault->region, fault->entry, fault->e);
 
-	page = dmm_fault_alloc(fault);
+	page = dmm_fault_alloc(fault, false);
 	if (IS_ERR(page))
 		return PTR_ERR(page);
 	r = dmm_fault_lock(fault);
@@ -216,7 +214,7 @@ static int dmm_fault_fetch(struct dmm_fault *fault, struct page **pagep)
 	u64 new;
 	int r;
 
-	page = dmm_fault_alloc(fault);
+	page = dmm_fault_alloc(fault, false);
 	if (IS_ERR(page))
 		return PTR_ERR(page);
 	r = dmm_fault_lock(fault);
@@ -415,15 +413,13 @@ static bool dmm_populate_block(struct kvm_dmm_pool *pool, pgoff_t base)
 		return false;
 	if (dmm_charge(pool, KVM_DMM_REGION_PAGES, DMM_NOWAIT))
 		return false;
-	page = alloc_pages(GFP_HIGHUSER | __GFP_ACCOUNT | __GFP_NORETRY |
-			   __GFP_NOWARN, DMM_REGION_SHIFT);
+	page = alloc_pages(GFP_HIGHUSER | __GFP_ACCOUNT | __GFP_ZERO |
+			   __GFP_NORETRY | __GFP_NOWARN, DMM_REGION_SHIFT);
 	if (!page)
 		goto uncharge;
 	split_page(page, DMM_REGION_SHIFT);
-	for (i = 0; i < KVM_DMM_REGION_PAGES; i++) {
-		clear_highpage(page + i);
+	for (i = 0; i < KVM_DMM_REGION_PAGES; i++)
 		dmm_frame_own(pool, page + i, base + i);
-	}
 
 	for (n = 0; n < KVM_DMM_REGION_PAGES; n++) {
 		if (!dmm_trylock(region, &region->entry[n], 0))
@@ -432,6 +428,7 @@ static bool dmm_populate_block(struct kvm_dmm_pool *pool, pgoff_t base)
 	/* All entries are busy, so none of them is the block's. */
 	if (base + KVM_DMM_REGION_PAGES > dmm_pages(pool))
 		goto undo;
+	WRITE_ONCE(pool->has_blocks, true);
 	atomic_set(&region->deviants, KVM_DMM_REGION_PAGES);
 	WRITE_ONCE(region->block, page_to_pfn(page));
 	for (i = 0; i < KVM_DMM_REGION_PAGES; i++)

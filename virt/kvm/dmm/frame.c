@@ -8,38 +8,77 @@
  * reverse map to file and offset; page_private() is the token of a kept frame,
  * or the struct dmm_shared of a shared one.
  */
+#include <linux/cpuhotplug.h>
+#include <linux/local_lock.h>
 #include <linux/memcontrol.h>
 #include <linux/pagemap.h>
 
 #include "dmm.h"
 
+/* Pages that a CPU takes from the allocator at once: it has its own lists. */
+#define DMM_STOCK	16
+
 /**
- * dmm_frame_alloc - allocate a page that becomes a frame
- * @pool: the pool; the page must be charged to it already
- *
+ * struct dmm_stock - zeroed pages that are about to become frames
+ * @lock: keeps the owning CPU's tasks apart
+ * @nr: number of pages
+ * @page: the pages, charged to no control group
+ */
+struct dmm_stock {
+	local_lock_t lock;
+	unsigned int nr;
+	struct page *page[DMM_STOCK];
+};
+
+static DEFINE_PER_CPU(struct dmm_stock, dmm_stock) = {
+	.lock = INIT_LOCAL_LOCK(lock),
+};
+
+/*
  * The OOM killer is left alone: a guest that wants memory which the host does
  * not have gets an error, and no other process dies for it.
- *
- * Context: May sleep.
- * Return: The page, not initialized, or NULL.
  */
-struct page *dmm_frame_alloc(struct kvm_dmm_pool *pool)
+#define DMM_GFP	(GFP_HIGHUSER | __GFP_ACCOUNT | __GFP_RETRY_MAYFAIL | \
+		 __GFP_NOWARN)
+
+/* Take a page of the stock, filling it if that takes no effort. */
+static struct page *dmm_stock_get(void)
 {
-	return alloc_page(GFP_HIGHUSER | __GFP_ACCOUNT | __GFP_RETRY_MAYFAIL |
-			  __GFP_NOWARN);
+	struct dmm_stock *stock;
+	struct page *page = NULL;
+
+	local_lock(&dmm_stock.lock);
+	stock = this_cpu_ptr(&dmm_stock);
+	if (!stock->nr)
+		stock->nr = alloc_pages_bulk_array(GFP_NOWAIT | __GFP_HIGHMEM |
+						   __GFP_ZERO | __GFP_NOWARN,
+						   DMM_STOCK, stock->page);
+	if (stock->nr) {
+		page = stock->page[--stock->nr];
+		stock->page[stock->nr] = NULL;
+	}
+	local_unlock(&dmm_stock.lock);
+	return page;
 }
 
 /**
- * dmm_frame_own - make a page the frame of an offset
- * @pool: the pool
- * @page: a page with content; its reference goes to the map
- * @index: page offset, which the caller owns
+ * dmm_frame_alloc - allocate a page that becomes a frame
+ * @zero: the page must be zeroed
+ *
+ * With memory control groups in use each page is allocated by itself: only so
+ * is it charged to the group of who faults.
+ *
+ * Context: May sleep.
+ * Return: The page, or NULL.
  */
-void dmm_frame_own(struct kvm_dmm_pool *pool, struct page *page, pgoff_t index)
+struct page *dmm_frame_alloc(bool zero)
 {
-	page->mapping = pool->inode.i_mapping;
-	page->index = index;
-	set_page_private(page, 0);
+	struct page *page = NULL;
+
+	/* A hardened kernel zeroes every page: then the stock serves all. */
+	if (!memcg_kmem_online() && (zero || want_init_on_alloc(DMM_GFP)))
+		page = dmm_stock_get();
+	return page ?: alloc_page(zero ? DMM_GFP | __GFP_ZERO : DMM_GFP);
 }
 
 /**
@@ -55,4 +94,35 @@ void dmm_frame_disown(struct page *page)
 	page->mapping = NULL;
 	set_page_private(page, 0);
 	unlock_page(page);
+}
+
+static int dmm_stock_drain(unsigned int cpu)
+{
+	struct dmm_stock *stock = per_cpu_ptr(&dmm_stock, cpu);
+
+	while (stock->nr)
+		__free_page(stock->page[--stock->nr]);
+	return 0;
+}
+
+static int dmm_stock_state;
+
+int kvm_dmm_frame_init(void)
+{
+	int r = cpuhp_setup_state_nocalls(CPUHP_BP_PREPARE_DYN, "kvm/dmm:stock",
+					  NULL, dmm_stock_drain);
+
+	if (r < 0)
+		return r;
+	dmm_stock_state = r;
+	return 0;
+}
+
+void kvm_dmm_frame_exit(void)
+{
+	unsigned int cpu;
+
+	cpuhp_remove_state_nocalls(dmm_stock_state);
+	for_each_possible_cpu(cpu)
+		dmm_stock_drain(cpu);
 }

@@ -38,6 +38,7 @@ static const struct {
 	void (*exit)(void);
 } dmm_parts[] = {
 	{ kvm_dmm_map_init, kvm_dmm_map_exit },
+	{ kvm_dmm_frame_init, kvm_dmm_frame_exit },
 	{ kvm_dmm_shared_init, kvm_dmm_shared_exit },
 	{ kvm_dmm_sysfs_init, kvm_dmm_sysfs_exit },
 	{ kvm_dmm_debugfs_init, kvm_dmm_debugfs_exit },

@@ -78,54 +78,6 @@ void dmm_regions_free(struct kvm_dmm_pool *pool)
 	xa_destroy(&pool->regions);
 }
 
-/* Is @e what a region with a block has at @entry unless it was changed? */
-static bool dmm_is_block_entry(struct kvm_dmm_region *region, u64 *entry, u64 e)
-{
-	return e == dmm_mk_frame(region->block + (entry - region->entry));
-}
-
-/**
- * dmm_trylock - own an entry if it is as expected
- * @region: the region
- * @entry: the entry
- * @expect: its value without busy bit
- *
- * The atomic exchange orders what follows after it: see dmm_resolve().
- *
- * Return: True if the caller now owns the entry.
- */
-bool dmm_trylock(struct kvm_dmm_region *region, u64 *entry, u64 expect)
-{
-	if (cmpxchg64(entry, expect, expect | DMM_BUSY) != expect)
-		return false;
-	/*
-	 * From here on KVM may not map the block.  It looks at the count under
-	 * mmu_lock, and so will the caller before the entry is changed.
-	 */
-	if (unlikely(region->block) && dmm_is_block_entry(region, entry, expect))
-		atomic_inc(&region->deviants);
-	return true;
-}
-
-/**
- * dmm_unlock - set an entry, give up its ownership, wake whoever waits
- * @region: the region
- * @entry: an entry whose busy bit the caller owns
- * @new: its new value
- */
-void dmm_unlock(struct kvm_dmm_region *region, u64 *entry, u64 new)
-{
-	u64 old;
-
-	WARN_ON_ONCE(new & (DMM_BUSY | DMM_WAITERS));
-	if (unlikely(region->block) && dmm_is_block_entry(region, entry, new))
-		atomic_dec(&region->deviants);
-	old = xchg(entry, new);
-	WARN_ON_ONCE(!(old & DMM_BUSY));
-	if (unlikely(old & DMM_WAITERS))
-		wake_up_var(entry);
-}
-
 /* Announce a waiter.  True when there is nothing to wait for. */
 static bool dmm_not_busy(u64 *entry)
 {

@@ -368,7 +368,7 @@ static int dmm_detach_policy(struct kvm_dmm_pool *pool,
  * @name: the policy
  *
  * Context: May sleep.
- * Return: 0; -ENOENT: not attached; -EBUSY: the content does not fit below the
+ * Return: 0; -EINVAL: not a name; -ENOENT: not attached; -EBUSY: the content does not fit below the
  *	limit; -EINTR; or the error by which the policy cannot give content
  *	back.  On error it stays attached.
  */
@@ -377,6 +377,8 @@ int dmm_detach(struct kvm_dmm_pool *pool, const char *name)
 	struct kvm_dmm_policy *policy;
 	int r = -ENOENT;
 
+	if (!dmm_valid_name(name))
+		return -EINVAL;
 	mutex_lock(&pool->policy_mutex);
 	policy = dmm_find_policy(pool, name);
 	if (policy)

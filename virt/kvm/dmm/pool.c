@@ -33,8 +33,7 @@ unsigned long dmm_used(struct kvm_dmm_pool *pool)
 {
 	long compressed = atomic_long_read(&pool->compressed);
 
-	return atomic_long_read(&pool->resident) +
-	       DIV_ROUND_UP(compressed, PAGE_SIZE);
+	return atomic_long_read(&pool->resident) + PFN_UP(compressed);
 }
 
 /**
