@@ -12,6 +12,11 @@ args=()
 [ -z "${DEADLINE:-}" ] || args+=(--deadline "$DEADLINE")
 
 debug() {
+	if [ -n "${DEADLINE:-}" ] && [ $((DEADLINE - $(date +%s))) -lt 1500 ] &&
+	   ! "$DMM/debug-kernel.sh" --have; then
+		echo "# no time left to build the debug kernel"
+		return
+	fi
 	"$DMM/debug-kernel.sh"
 	"$DMM/modules.sh" --debug
 	"$tests" --no-summary --kernel debug "${args[@]}" "$@"

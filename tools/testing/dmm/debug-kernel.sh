@@ -3,6 +3,8 @@
 #
 # Build the debug kernel (tinyconfig plus debug.config) from the same source
 # package into the cache folder; nothing to do if it is there.
+#
+#   debug-kernel.sh [--have]	--have: only tell whether it is there
 
 . "$(dirname "$0")/common.sh"
 
@@ -15,6 +17,7 @@ want=$({ cat "$REL/complete"; sha256sum <"$fragment"; } | tr '\n' ' ')
 up_to_date() { [ "$(cat "$REL/debug.stamp" 2>/dev/null)" = "$want" ]; }
 
 if up_to_date; then exit 0; fi
+[ "${1:-}" != --have ] || exit 1
 # shellcheck disable=SC2086
 need_packages $PKG_DEBUG
 cache_lock

@@ -3,10 +3,11 @@
  * The worker inside a guest: fill memory with values that tell where they
  * belong, change some of it again and again, and verify all of it each round.
  *
- *   guestmem MIB [SECONDS]	0 seconds (the default): until killed
+ *   guestmem MIB [SECONDS [SEED]]	0 seconds (the default): until killed
  *
  * Each round prints one line, "guestmem: round N: MIB MiB hold, checksum X".
- * The checksum is known beforehand, so nothing but the right content prints it.
+ * Every word is compared with what it must be; the checksum is over what was
+ * read.  Guests with different seeds have different content.
  * After a line "free" on its input, all but an eighth is given back
  * to the guest's kernel, which shows what a balloon can take.
  */
@@ -22,6 +23,8 @@
 #define PAGE	4096ul
 #define WORDS	(PAGE / sizeof(uint64_t))
 
+static uint64_t seed;
+
 static uint64_t mix(uint64_t x)
 {
 	x = (x ^ (x >> 30)) * 0xbf58476d1ce4e5b9ull;
@@ -34,7 +37,7 @@ static uint64_t value(uint64_t page, uint64_t gen, unsigned int word)
 {
 	if (word & 1)
 		return page;
-	return mix(page * WORDS + word + (gen << 48));
+	return mix(page * WORDS + word + (gen << 48) + (seed << 40));
 }
 
 static void fill(uint64_t *mem, uint64_t page, uint64_t gen)
@@ -78,6 +81,7 @@ int main(int argc, char **argv)
 	if (*end || !pages)
 		return 2;
 	seconds = argc > 2 ? strtoul(argv[2], NULL, 0) : 0;
+	seed = argc > 3 ? strtoul(argv[3], NULL, 0) : 0;
 
 	setlinebuf(stdout);
 	mem = mmap(NULL, pages * PAGE, PROT_READ | PROT_WRITE,

@@ -111,7 +111,9 @@ mv "$list.new" "$list"
 
 say BUILD "modules for $(basename "$OUT")"
 # BTF of modules would need pahole and a minute more.
-make -s -j"$JOBS" -C "$kernel" M="$tree" CONFIG_DEBUG_INFO_BTF_MODULES= "$@" modules
+make --no-print-directory -j"$JOBS" -C "$kernel" M="$tree" \
+	CONFIG_DEBUG_INFO_BTF_MODULES= "$@" modules |
+	sed -u -e '/^make\[/d' -e "s| $tree/| |"
 
 mkdir -p "$OUT/modules"
 keep=

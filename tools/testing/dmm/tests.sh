@@ -13,7 +13,7 @@ usage: tests.sh [OPTION...] [NAME-PATTERN...]
   --only-new		with --set full: leave the rows of quick out
   --kernel stock|debug|local	where (stock); local: on this machine
   --npt 0|1		only nested (1) or only shadow paging (0)
-  --deadline SECONDS	start no boot later than this (epoch)
+  --deadline SECONDS	start no test later than this (epoch)
   --no-summary		the caller sums up by "tests.sh --summary"
   --new			forget earlier results
   --summary		only print what the results so far amount to
@@ -190,6 +190,7 @@ run_emulated() {	# NPT plain|guests
 			echo "# no time left for $(wc -l <"$dir/dmm/tests") tests on $where"
 			break
 		fi
+		[ -z "$deadline" ] || echo $((deadline - $(date +%s))) >"$dir/dmm/seconds"
 		boots=$((boots + 1))
 		[ "$boots" -le 8 ] || { record "$where" boots 0 1 0 0 "the host died too often"; break; }
 		say BOOT "$where, $(wc -l <"$dir/dmm/tests") programs"
