@@ -144,7 +144,7 @@ args=(
 [ -z "$icount" ] || args+=(-icount "shift=0,sleep=off")
 
 if [ -n "$shell" ]; then
-	qemu-system-x86_64 "${args[@]}" -serial mon:stdio -serial "file:$run/result" \
+	qemu-system-x86_64 "${args[@]}" -echr 0x1d -serial mon:stdio -serial "file:$run/result" \
 		2> >(grep -v "doesn't support requested feature" >&2)
 	exit 0
 fi

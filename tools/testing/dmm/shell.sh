@@ -8,11 +8,12 @@
 KREL=$(choose_release)
 export KREL
 release_dirs
-args=(--kit --mem 3G --shell "$@")
+# One CPU: see run_emulated in tests.sh.
+args=(--kit --smp 1 --mem 3G --shell "$@")
 [ ! -d "$OUT/selftests/bin" ] || args+=(--files "$OUT/selftests/bin:/t")
 exec "$DMM/host.sh" "${args[@]}" -- 'cat <<T
 
-An emulated host with the KVM under test.  ^A X ends it at once, "exit" cleanly.
+An emulated host with the KVM under test.  ^] X ends it at once, "exit" cleanly.
 
   guest                         a Linux guest on /dev/dmm, with a prompt (^A X ends it)
   guest -b -n a -w guestmem,64  the same in the background, verifying 64 MiB for ever
