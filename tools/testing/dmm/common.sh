@@ -5,6 +5,7 @@
 # packages and the choice of the kernel release.  Sourced, never run.
 
 set -euo pipefail
+PATH=$PATH:/usr/sbin:/sbin	# depmod, modprobe: for users too
 
 TOP=$(cd "$(dirname "${BASH_SOURCE[0]}")/../../.." && pwd)
 DMM=$TOP/tools/testing/dmm
