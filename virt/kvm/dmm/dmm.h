@@ -136,13 +136,13 @@ struct kvm_dmm_pool {
 
 	unsigned long max ____cacheline_aligned_in_smp;
 	unsigned long min;
-	struct mutex limit_mutex;
+	struct mutex limit_mutex;	/* see above */
 	wait_queue_head_t wait;
 	struct work_struct margin_work;
 
 	struct list_head policies;
 	struct kvm_dmm_policy __rcu *by_id[DMM_MAX_POLICIES];
-	struct mutex policy_mutex;
+	struct mutex policy_mutex;	/* see above */
 	unsigned int nr_lazy;
 	unsigned int nr_fillers;
 	unsigned int nr_reclaimers;

@@ -397,6 +397,23 @@ bool dmm_current(struct kvm_dmm_pool *pool, pgoff_t index, struct page *page,
 	return dmm_has_page(e) && dmm_page(e) == page;
 }
 
+/* Own all entries of a region, if nothing at all is in it. */
+static bool dmm_lock_region(struct kvm_dmm_batch *batch)
+{
+	unsigned int i;
+	u64 *entry, e;
+
+	for (i = 0; i < KVM_DMM_REGION_PAGES; i++) {
+		entry = &batch->region->entry[i];
+		e = READ_ONCE(*entry);
+		if ((e && e != DMM_CACHED) ||
+		    !dmm_trylock(batch->region, entry, e))
+			return false;
+		__set_bit(i, batch->locked);
+	}
+	return true;
+}
+
 /*
  * Fill a whole region, if nothing at all is in it, with 512 frames in a row.
  * After split_page() they are ordinary pages, each freed by itself.
@@ -404,45 +421,49 @@ bool dmm_current(struct kvm_dmm_pool *pool, pgoff_t index, struct page *page,
 static bool dmm_populate_block(struct kvm_dmm_pool *pool, pgoff_t base)
 {
 	struct kvm_dmm_region *region;
+	struct kvm_dmm_batch batch;
 	struct page *page;
-	unsigned int i, n;
+	unsigned int i;
 
-	region = dmm_region_get(pool, base, GFP_KERNEL_ACCOUNT);
-	if (!region || memchr_inv(region->entry, 0, PAGE_SIZE) ||
-	    READ_ONCE(pool->nr_fillers))
+	if (READ_ONCE(pool->nr_fillers) ||
+	    kvm_dmm_peek(pool, base, NULL) != KVM_DMM_ABSENT)
 		return false;
-	if (dmm_charge(pool, KVM_DMM_REGION_PAGES, DMM_NOWAIT))
+	if (!dmm_region_get(pool, base, GFP_KERNEL_ACCOUNT) ||
+	    dmm_charge(pool, KVM_DMM_REGION_PAGES, DMM_NOWAIT))
 		return false;
 	page = alloc_pages(GFP_HIGHUSER | __GFP_ACCOUNT | __GFP_ZERO |
 			   __GFP_NORETRY | __GFP_NOWARN, DMM_REGION_SHIFT);
 	if (!page)
 		goto uncharge;
 	split_page(page, DMM_REGION_SHIFT);
-	for (i = 0; i < KVM_DMM_REGION_PAGES; i++)
-		dmm_frame_own(pool, page + i, base + i);
 
-	for (n = 0; n < KVM_DMM_REGION_PAGES; n++) {
-		if (!dmm_trylock(region, &region->entry[n], 0))
-			goto undo;
-	}
-	/* All entries are busy, so none of them is the block's. */
-	if (base + KVM_DMM_REGION_PAGES > dmm_pages(pool))
+	kvm_dmm_batch_start(&batch, pool, base);
+	/* The size as in dmm_fault_lock(). */
+	if (!dmm_lock_region(&batch) ||
+	    base + KVM_DMM_REGION_PAGES > dmm_pages(pool))
 		goto undo;
+	region = batch.region;
+	for (i = 0; i < KVM_DMM_REGION_PAGES; i++)
+		if (region->entry[i] & DMM_CACHED)
+			break;
+	if (i < KVM_DMM_REGION_PAGES)
+		dmm_batch_unmap(&batch);
+
+	/* All entries are busy, so none of them is the block's. */
 	WRITE_ONCE(pool->has_blocks, true);
 	atomic_set(&region->deviants, KVM_DMM_REGION_PAGES);
 	WRITE_ONCE(region->block, page_to_pfn(page));
-	for (i = 0; i < KVM_DMM_REGION_PAGES; i++)
-		dmm_unlock(region, &region->entry[i],
-			   dmm_mk_frame(page_to_pfn(page + i)));
+	for (i = 0; i < KVM_DMM_REGION_PAGES; i++) {
+		dmm_frame_own(pool, page + i, base + i);
+		dmm_batch_set(&batch, base + i,
+			      dmm_mk_frame(page_to_pfn(page + i)));
+	}
 	dmm_count(pool, DMM_STAT_fill_block);
 	return true;
 undo:
-	while (n--)
-		dmm_unlock(region, &region->entry[n], 0);
-	for (i = 0; i < KVM_DMM_REGION_PAGES; i++) {
-		dmm_frame_disown(page + i);
+	kvm_dmm_batch_end(&batch);
+	for (i = 0; i < KVM_DMM_REGION_PAGES; i++)
 		put_page(page + i);
-	}
 uncharge:
 	dmm_uncharge(pool, KVM_DMM_REGION_PAGES);
 	return false;

@@ -18,17 +18,21 @@ static struct kvm_dmm_pool *dmm_file_pool(struct file *file)
 	return dmm_pool(file_inode(file));
 }
 
-/* What a process gets when its access cannot be served. */
-static vm_fault_t dmm_vm_error(int r)
+/*
+ * Wait for the page of a fault without the lock of the address space.  The next
+ * try finds what came in, or the error that this one has no way to tell; the
+ * kernel looks for signals in between.
+ */
+static vm_fault_t dmm_vm_wait(struct vm_fault *vmf, unsigned int flags)
 {
-	switch (r) {
-	case -EINTR:
-		return VM_FAULT_NOPAGE;	/* the signal is taken, then again */
-	case -ENOMEM:
-		/* VM_FAULT_OOM would call the OOM killer; see dmm_charge(). */
-	default:
-		return VM_FAULT_SIGBUS;
-	}
+	struct file *file = get_file(vmf->vma->vm_file);
+	struct page *page;
+
+	release_fault_lock(vmf);
+	if (!dmm_resolve(dmm_file_pool(file), vmf->pgoff, flags, &page, NULL))
+		put_page(page);
+	fput(file);
+	return VM_FAULT_RETRY;
 }
 
 /* Find the page of a fault; see change.c why it is returned locked. */
@@ -36,34 +40,28 @@ static vm_fault_t dmm_vm_resolve(struct vm_fault *vmf, bool write,
 				 struct page **pagep)
 {
 	struct kvm_dmm_pool *pool = dmm_file_pool(vmf->vma->vm_file);
-	unsigned int flags = (write ? DMM_WRITE : 0) |
-		(vmf->flags & FAULT_FLAG_INTERRUPTIBLE ? DMM_INTR : 0);
+	unsigned int flags = write ? DMM_WRITE : 0;
 	struct page *page;
-	struct file *file;
 	int r;
 
 	r = dmm_resolve(pool, vmf->pgoff, flags | DMM_NOWAIT, &page, NULL);
 	if (r == -EBUSY) {
 		if (vmf->flags & FAULT_FLAG_RETRY_NOWAIT)
 			return VM_FAULT_RETRY;
-		/* Let others use the address space during a long wait. */
 		if (fault_flag_allow_retry_first(vmf->flags)) {
-			file = get_file(vmf->vma->vm_file);
-			release_fault_lock(vmf);
-			r = dmm_resolve(pool, vmf->pgoff, flags, &page, NULL);
-			if (!r)
-				put_page(page);
-			fput(file);
-			/*
-			 * The next try finds what came in now, or an error
-			 * that this one has no way to tell.
-			 */
-			return VM_FAULT_RETRY;
+			if (vmf->flags & FAULT_FLAG_INTERRUPTIBLE)
+				flags |= DMM_INTR;
+			return dmm_vm_wait(vmf, flags);
 		}
+		/*
+		 * The last try.  Only a fatal signal ends it: the kernel may
+		 * be copying, and would fault again for ever.
+		 */
 		r = dmm_resolve(pool, vmf->pgoff, flags, &page, NULL);
 	}
+	/* Not VM_FAULT_OOM: it would call the OOM killer; see DMM_GFP. */
 	if (r)
-		return dmm_vm_error(r);
+		return VM_FAULT_SIGBUS;
 
 	lock_page(page);
 	if (!dmm_current(pool, vmf->pgoff, page, write)) {

@@ -2,7 +2,6 @@
 /*
  * Dynamic memory mapping: the registry of policies, and which pool has which.
  */
-#include <linux/ctype.h>
 #include <linux/kmod.h>
 #include <linux/mutex.h>
 #include <linux/slab.h>
@@ -25,11 +24,9 @@ static bool dmm_valid_name(const char *name)
 
 	if (!len || len > KVM_DMM_NAME_MAX)
 		return false;
-	for (; *name; name++)
-		if (!islower(*name) && !isdigit(*name) && *name != '-' &&
-		    *name != '_')
-			return false;
-	return true;
+	/* strspn(): the kernel's ctype has letters beyond ASCII. */
+	return name[strspn(name, "abcdefghijklmnopqrstuvwxyz0123456789-_")] ==
+	       0;
 }
 
 static struct kvm_dmm_policy_ops *dmm_find_ops(const char *name)
@@ -350,7 +347,7 @@ static int dmm_detach_policy(struct kvm_dmm_pool *pool,
 	 * made the entry busy, the walk reads the entry after the barrier.
 	 */
 	WRITE_ONCE(policy->draining, true);
-	smp_mb();
+	smp_mb();	/* pairs with the exchange of dmm_trylock() */
 	r = dmm_give_back(pool, policy);
 	if (r) {
 		WRITE_ONCE(policy->draining, false);

@@ -16,7 +16,9 @@
 /* How long an access waits for room in a pool before it fails. */
 #define DMM_LIMIT_WAIT	HZ
 
+/* Protects dmm_pools, and pools in it from going away. */
 DEFINE_MUTEX(dmm_pools_lock);
+/* Protects name and domain of all pools; innermost. */
 DEFINE_SPINLOCK(dmm_names_lock);
 LIST_HEAD(dmm_pools);
 

@@ -25,7 +25,7 @@
  * entry of another user, and removed only by the owner of its own entry.
  */
 struct dmm_shared {
-	spinlock_t lock;
+	spinlock_t lock;	/* see above */
 	struct rb_root users;
 	unsigned long nr;
 	struct dmm_user *charged;
@@ -70,7 +70,6 @@ static void dmm_user_insert(struct dmm_shared *shared, struct dmm_user *user)
 	rb_link_node(&user->node, parent, link);
 	rb_insert_color(&user->node, &shared->users);
 	shared->nr++;
-	atomic_long_inc(&user->pool->nr_shared);
 }
 
 static struct dmm_user *dmm_user_find(struct dmm_shared *shared,
@@ -107,15 +106,23 @@ static void dmm_user_free(struct dmm_user *user)
 		kmem_cache_free(dmm_user_cache, user);
 }
 
-/* Only pools that were put into the same domain share frames. */
-static bool dmm_same_domain(struct kvm_dmm_pool *a, struct kvm_dmm_pool *b)
+/*
+ * Count the users to come, if the pools may share: only those that were put
+ * into the same domain do.  dmm_set_domain() reads the count under the lock.
+ */
+static bool dmm_reserve_users(struct kvm_dmm_pool *to, bool first,
+			      struct kvm_dmm_pool *from)
 {
-	bool same;
+	bool ok;
 
 	spin_lock(&dmm_names_lock);
-	same = a->domain[0] && !strcmp(a->domain, b->domain);
+	ok = to == from || (to->domain[0] && !strcmp(to->domain, from->domain));
+	if (ok) {
+		atomic_long_add(first, &to->nr_shared);
+		atomic_long_inc(&from->nr_shared);
+	}
 	spin_unlock(&dmm_names_lock);
-	return same;
+	return ok;
 }
 
 /* Bytes of two pages that nobody can write. */
@@ -214,10 +221,10 @@ int kvm_dmm_batch_share(struct kvm_dmm_batch *to, pgoff_t to_index,
 		return -ENOENT;
 	if (page == old || !dmm_same_content(page, old))
 		return -EINVAL;
-	if (to->pool != from->pool && !dmm_same_domain(to->pool, from->pool))
-		return -EPERM;
 	if (page_private(old) || (!exists && page_private(page)))
 		return -EBUSY;
+	if (!dmm_reserve_users(to->pool, !exists, from->pool))
+		return -EPERM;
 
 	user = dmm_user_alloc(from->pool, from_index);
 	if (!exists) {
@@ -228,6 +235,8 @@ int kvm_dmm_batch_share(struct kvm_dmm_batch *to, pgoff_t to_index,
 		dmm_user_free(user);
 		dmm_user_free(first);
 		kfree(shared);
+		atomic_long_sub(!exists, &to->pool->nr_shared);
+		atomic_long_dec(&from->pool->nr_shared);
 		return -ENOMEM;
 	}
 

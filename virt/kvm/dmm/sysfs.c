@@ -338,6 +338,7 @@ static ssize_t dmm_stat_show(struct kvm_dmm_pool *pool, char *buf,
 		.attr = { .name = #_name, .mode = 0444 },		\
 		.show = stat_##_name##_show,				\
 	};
+
 DMM_STATS(DMM_STAT_ATTR)
 
 #define DMM_STAT_ATTR_PTR(_name) &stat_##_name##_attr.attr,

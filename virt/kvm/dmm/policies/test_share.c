@@ -18,8 +18,10 @@ struct dmm_sharer {
 
 static int dmm_sharer_attach(struct kvm_dmm_policy *policy)
 {
-	policy->priv = kzalloc(sizeof(struct dmm_sharer), GFP_KERNEL);
-	return policy->priv ? 0 : -ENOMEM;
+	struct dmm_sharer *sharer = kzalloc(sizeof(*sharer), GFP_KERNEL);
+
+	policy->priv = sharer;
+	return sharer ? 0 : -ENOMEM;
 }
 
 static void dmm_sharer_detach(struct kvm_dmm_policy *policy)
