@@ -169,6 +169,8 @@ struct kvm_dmm_policy {
  * @pool: the pool
  * @region: the region
  * @base: page offset of its first entry
+ * @first: no entry below this number was ever in the batch
+ * @end: nor this one or one above it
  * @locked: entries whose busy bit this batch holds
  * @frozen: of these, frames that nobody else can reach
  *
@@ -179,6 +181,8 @@ struct kvm_dmm_batch {
 	struct kvm_dmm_pool *pool;
 	struct kvm_dmm_region *region;
 	pgoff_t base;
+	unsigned int first;
+	unsigned int end;
 	DECLARE_BITMAP(locked, KVM_DMM_REGION_PAGES);
 	DECLARE_BITMAP(frozen, KVM_DMM_REGION_PAGES);
 };

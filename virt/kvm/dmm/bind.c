@@ -221,7 +221,8 @@ static void dmm_invalidate_slot(struct kvm_dmm_batch *batch, bool protect,
 	range.slot = slot;
 	KVM_MMU_LOCK(kvm);
 	kvm_mmu_invalidate_begin(kvm);
-	for_each_set_bitrange(start, end, batch->locked, KVM_DMM_REGION_PAGES) {
+	start = batch->first;
+	for_each_set_bitrange_from(start, end, batch->locked, batch->end) {
 		first = max(batch->base + start, binding->node.start);
 		last = min(batch->base + end - 1, binding->node.last);
 		if (first > last)
@@ -260,9 +261,8 @@ void dmm_invalidate_slots(struct kvm_dmm_batch *batch, bool protect)
 	struct interval_tree_node *node;
 	pgoff_t first, last;
 
-	first = batch->base + find_first_bit(batch->locked,
-					     KVM_DMM_REGION_PAGES);
-	last = batch->base + find_last_bit(batch->locked, KVM_DMM_REGION_PAGES);
+	first = batch->base + batch->first;
+	last = batch->base + batch->end - 1;
 
 	down_read(&pool->bind_lock);
 	for (node = interval_tree_iter_first(&pool->bindings, first, last);

@@ -48,8 +48,10 @@
 
 #include "dmm.h"
 
-#define for_each_locked(batch, i) \
-	for_each_set_bit(i, (batch)->locked, KVM_DMM_REGION_PAGES)
+#define for_each_locked(batch, i)		\
+	for ((i) = (batch)->first;		\
+	     (i) = find_next_bit((batch)->locked, (batch)->end, (i)),	\
+	     (i) < (batch)->end; (i)++)
 
 static unsigned int dmm_offset(pgoff_t index)
 {
@@ -63,8 +65,24 @@ static void dmm_batch_init(struct kvm_dmm_batch *batch,
 	batch->pool = pool;
 	batch->region = region;
 	batch->base = round_down(index, KVM_DMM_REGION_PAGES);
+	batch->first = KVM_DMM_REGION_PAGES;
+	batch->end = 0;
 	bitmap_zero(batch->locked, KVM_DMM_REGION_PAGES);
 	bitmap_zero(batch->frozen, KVM_DMM_REGION_PAGES);
+}
+
+/**
+ * dmm_batch_insert - note that the batch owns an entry
+ * @batch: the batch
+ * @index: page offset of an entry that the caller has made busy
+ */
+void dmm_batch_insert(struct kvm_dmm_batch *batch, pgoff_t index)
+{
+	unsigned int i = dmm_offset(index);
+
+	batch->first = min(batch->first, i);
+	batch->end = max(batch->end, i + 1);
+	__set_bit(i, batch->locked);
 }
 
 /* What the map has at a place of the batch, as its owner sees it. */
@@ -133,7 +151,7 @@ bool kvm_dmm_batch_add(struct kvm_dmm_batch *batch, pgoff_t index)
 	if (e & DMM_BUSY || dmm_kind(e) != KVM_DMM_FRAME ||
 	    !dmm_trylock(batch->region, entry, e))
 		return false;
-	__set_bit(dmm_offset(index), batch->locked);
+	dmm_batch_insert(batch, index);
 	return true;
 }
 EXPORT_SYMBOL_GPL(kvm_dmm_batch_add);
@@ -162,7 +180,7 @@ bool dmm_batch_lock(struct kvm_dmm_batch *batch, pgoff_t index)
 		if (dmm_trylock(batch->region, entry, e))
 			break;
 	}
-	__set_bit(dmm_offset(index), batch->locked);
+	dmm_batch_insert(batch, index);
 	return true;
 }
 
@@ -177,7 +195,7 @@ void dmm_batch_hold(struct kvm_dmm_batch *batch, struct kvm_dmm_pool *pool,
 		    struct kvm_dmm_region *region, pgoff_t index)
 {
 	dmm_batch_init(batch, pool, region, index);
-	__set_bit(dmm_offset(index), batch->locked);
+	dmm_batch_insert(batch, index);
 }
 
 /*
@@ -231,7 +249,8 @@ static void dmm_lower(struct kvm_dmm_batch *batch, bool protect)
 	unsigned int first, end;
 
 	dmm_invalidate_slots(batch, protect);
-	for_each_set_bitrange(first, end, batch->locked, KVM_DMM_REGION_PAGES)
+	first = batch->first;
+	for_each_set_bitrange_from(first, end, batch->locked, batch->end)
 		dmm_unmap_processes(batch, first, end);
 }
 
@@ -296,7 +315,7 @@ static unsigned int dmm_batch_freeze(struct kvm_dmm_batch *batch)
  */
 unsigned int kvm_dmm_batch_take(struct kvm_dmm_batch *batch)
 {
-	if (bitmap_empty(batch->locked, KVM_DMM_REGION_PAGES))
+	if (!batch->end)
 		return 0;
 	dmm_batch_unmap(batch);
 	return dmm_batch_freeze(batch);
@@ -319,12 +338,12 @@ unsigned int kvm_dmm_batch_protect(struct kvm_dmm_batch *batch)
 {
 	unsigned int i, n;
 
-	if (bitmap_empty(batch->locked, KVM_DMM_REGION_PAGES))
+	if (!batch->end)
 		return 0;
 	trace_kvm_dmm_protect(batch);
 	dmm_lower(batch, true);
 	n = dmm_batch_freeze(batch);
-	for_each_set_bit(i, batch->frozen, KVM_DMM_REGION_PAGES) {
+	for_each_set_bit(i, batch->frozen, batch->end) {
 		u64 *entry = &batch->region->entry[i];
 		u64 e = READ_ONCE(*entry);
 
@@ -566,13 +585,13 @@ void dmm_drop_range(struct kvm_dmm_pool *pool, pgoff_t first, pgoff_t last)
 	unsigned int i, nr;
 	pgoff_t index, end;
 
-	for (index = first; kvm_dmm_next_region(pool, &index, last);
-	     index = batch.base + KVM_DMM_REGION_PAGES) {
+	index = first;
+	while (index <= last && kvm_dmm_next_region(pool, &index, last)) {
 		kvm_dmm_batch_start(&batch, pool, index);
 		end = min(last, batch.base + KVM_DMM_REGION_PAGES - 1);
 		for (; index <= end; index++)
 			dmm_batch_lock(&batch, index);
-		if (bitmap_empty(batch.locked, KVM_DMM_REGION_PAGES))
+		if (!batch.end)
 			continue;
 		dmm_batch_unmap(&batch);
 		nr = 0;

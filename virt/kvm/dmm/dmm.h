@@ -268,6 +268,7 @@ static inline void dmm_frame_own(struct kvm_dmm_pool *pool, struct page *page,
 }
 
 /* change.c: the protocol */
+void dmm_batch_insert(struct kvm_dmm_batch *batch, pgoff_t index);
 bool dmm_batch_lock(struct kvm_dmm_batch *batch, pgoff_t index);
 void dmm_batch_hold(struct kvm_dmm_batch *batch, struct kvm_dmm_pool *pool,
 		    struct kvm_dmm_region *region, pgoff_t index);

@@ -49,8 +49,16 @@ static struct page *dmm_fault_alloc(struct dmm_fault *fault, bool zero)
 	page = dmm_frame_alloc(zero);
 	if (page)
 		return page;
+	/* The host or a control group is short: do what the pool can. */
+	if (!(fault->flags & DMM_NOWAIT) &&
+	    dmm_reclaim(fault->pool, DMM_RECLAIM_BATCH, 0, ULONG_MAX,
+			KVM_DMM_RECLAIM_HOST)) {
+		page = dmm_frame_alloc(zero);
+		if (page)
+			return page;
+	}
 	dmm_uncharge(fault->pool, 1);
-	return ERR_PTR(-ENOMEM);
+	return ERR_PTR(fault->flags & DMM_NOWAIT ? -EBUSY : -ENOMEM);
 }
 
 static void dmm_fault_free(struct dmm_fault *fault, struct page *page)
@@ -409,7 +417,7 @@ static bool dmm_lock_region(struct kvm_dmm_batch *batch)
 		if ((e && e != DMM_CACHED) ||
 		    !dmm_trylock(batch->region, entry, e))
 			return false;
-		__set_bit(i, batch->locked);
+		dmm_batch_insert(batch, i);
 	}
 	return true;
 }

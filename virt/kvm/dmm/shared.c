@@ -174,7 +174,7 @@ struct page *kvm_dmm_batch_add_shared(struct kvm_dmm_batch *batch,
 	if (e & DMM_BUSY || dmm_kind(e) != KVM_DMM_SHARED ||
 	    !dmm_trylock(batch->region, entry, e))
 		return NULL;
-	__set_bit(index & (KVM_DMM_REGION_PAGES - 1), batch->locked);
+	dmm_batch_insert(batch, index);
 	return dmm_page(e);
 }
 EXPORT_SYMBOL_GPL(kvm_dmm_batch_add_shared);

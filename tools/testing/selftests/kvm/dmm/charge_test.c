@@ -1,0 +1,155 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * Who pays for a pool's memory: the control group that faults, and, when the
+ * host is short, the pool above what it is guaranteed.
+ */
+#include <errno.h>
+#include <signal.h>
+#include <stdio.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+
+#include "dmm_util.h"
+#include "kselftest_harness.h"
+
+#define SIZE	(8UL << 20)
+#define PAGES	(SIZE / DMM_PAGE)
+#define ROOT	"/sys/fs/cgroup"
+#define GROUP	ROOT "/dmm-charge-test"
+
+FIXTURE(charge) {
+	struct dmm_mem mem;
+};
+
+FIXTURE_SETUP(charge)
+{
+	self->mem = dmm_mem_create(SIZE);
+}
+
+FIXTURE_TEARDOWN(charge)
+{
+	dmm_mem_free(&self->mem);
+	rmdir(GROUP);
+}
+
+static int write_string(const char *path, const char *value)
+{
+	return dmm_write_file(path, value, strlen(value));
+}
+
+static bool make_group(void)
+{
+	write_string(ROOT "/cgroup.subtree_control", "+memory");
+	return (!mkdir(GROUP, 0755) || errno == EEXIST) &&
+	       !access(GROUP "/memory.current", R_OK);
+}
+
+static long group_current(void)
+{
+	FILE *f = fopen(GROUP "/memory.current", "r");
+	long n = -1;
+
+	if (f) {
+		if (fscanf(f, "%ld", &n) != 1)
+			n = -1;
+		fclose(f);
+	}
+	return n;
+}
+
+/* Move a child into the group, have it write all of the memory, and exit. */
+static pid_t write_in_group(void *hva)
+{
+	char pid[16];
+	pid_t child = fork();
+
+	if (child)
+		return child;
+	snprintf(pid, sizeof(pid), "%d", getpid());
+	if (write_string(GROUP "/cgroup.procs", pid))
+		_exit(1);
+	dmm_fill(hva, 0, PAGES, 1);
+	_exit(0);
+}
+
+DMM_TEST(charge, group_that_faults)
+{
+	int status;
+
+	if (!make_group())
+		SKIP(return, "no memory control groups");
+	ASSERT_EQ(0, write_string(GROUP "/memory.max", "max"));
+
+	ASSERT_EQ(0, waitpid(write_in_group(self->mem.hva), &status, 0) < 0);
+	ASSERT_TRUE(WIFEXITED(status) && !WEXITSTATUS(status));
+	EXPECT_LE(SIZE, group_current());
+
+	/* The charge ends with the memory, not with the process. */
+	ASSERT_EQ(0, fallocate(self->mem.fd, FALLOC_FL_PUNCH_HOLE |
+			       FALLOC_FL_KEEP_SIZE, 0, SIZE));
+	EXPECT_GT(SIZE, group_current());
+}
+
+/* A group at its limit: the access fails, nobody is killed for it. */
+DMM_TEST(charge, group_at_limit)
+{
+	int status;
+
+	if (!make_group())
+		SKIP(return, "no memory control groups");
+	ASSERT_EQ(0, write_string(GROUP "/memory.max", "4M"));
+
+	ASSERT_EQ(0, waitpid(write_in_group(self->mem.hva), &status, 0) < 0);
+	EXPECT_TRUE(WIFSIGNALED(status) && WTERMSIG(status) == SIGBUS) {
+		TH_LOG("status %#x", status);
+	}
+	EXPECT_GE(4UL << 20, group_current());
+}
+
+/* The same with a policy that takes pages out. */
+DMM_TEST(charge, group_at_limit_with_policy)
+{
+	int status;
+
+	if (!make_group())
+		SKIP(return, "no memory control groups");
+	if (dmm_pool_set(self->mem.ino, "policies", "+test-token"))
+		SKIP(return, "no test policies");
+	ASSERT_EQ(0, write_string(GROUP "/memory.max", "6M"));
+
+	ASSERT_EQ(0, waitpid(write_in_group(self->mem.hva), &status, 0) < 0);
+	EXPECT_TRUE(WIFEXITED(status) && !WEXITSTATUS(status)) {
+		TH_LOG("status %#x", status);
+	}
+	ASSERT_EQ(0, write_string(GROUP "/memory.max", "max"));
+	EXPECT_EQ(0, dmm_bad_pages(self->mem.hva, 0, PAGES, 1));
+}
+
+/* The host's shrinkers run: pools give, down to their guarantee. */
+DMM_TEST(charge, host_pressure)
+{
+	const uint64_t min = 2UL << 20;
+	uint64_t left;
+
+	if (dmm_pool_set(self->mem.ino, "policies", "+test-token"))
+		SKIP(return, "no test policies");
+	dmm_fill(self->mem.hva, 0, PAGES, 1);
+	ASSERT_EQ(0, dmm_pool_set_bytes(self->mem.ino, "min_bytes", min));
+	ASSERT_EQ(0, write_string("/proc/sys/vm/drop_caches", "2"));
+
+	left = dmm_pool_get(self->mem.ino, "resident_bytes");
+	EXPECT_GT(SIZE, left);
+	EXPECT_LE(min, left);
+	EXPECT_EQ(0, dmm_bad_pages(self->mem.hva, 0, PAGES, 1));
+}
+
+/* Without a policy that can take anything out there is nothing to give. */
+DMM_TEST(charge, host_pressure_without_policy)
+{
+	dmm_fill(self->mem.hva, 0, PAGES, 1);
+	ASSERT_EQ(0, write_string("/proc/sys/vm/drop_caches", "2"));
+	EXPECT_EQ(SIZE, dmm_pool_get(self->mem.ino, "resident_bytes"));
+	EXPECT_EQ(0, dmm_bad_pages(self->mem.hva, 0, PAGES, 1));
+}
+
+TEST_HARNESS_MAIN
