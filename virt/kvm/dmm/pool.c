@@ -284,6 +284,8 @@ int dmm_set_min(struct kvm_dmm_pool *pool, unsigned long min)
 /**
  * dmm_valid_domain - is this the name of a sharing domain?
  * @domain: up to KVM_DMM_NAME_MAX of [A-Za-z0-9_-]; empty: no domain
+ *
+ * Return: True if it is one.
  */
 bool dmm_valid_domain(const char *domain)
 {
