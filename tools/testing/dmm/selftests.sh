@@ -113,7 +113,7 @@ for copy in "$kvm"/dmm/*.[ch]; do
 	[ -e "$top/tools/testing/selftests/kvm/dmm/$(basename "$copy")" ] || rm "$copy"
 done
 
-own=$(sed -n 's,^TEST_GEN_PROGS_x86_64 += \(dmm/[a-z0-9_]*\)$,\1,p' \
+own=$(sed -n 's,^TEST_GEN_PROGS\(_EXTENDED\|\)_x86_64 += \(dmm/[a-z0-9_]*\)$,\2,p' \
 	"$kvm/dmm/Makefile.include")
 if [ $# -gt 0 ]; then
 	tests=$*
