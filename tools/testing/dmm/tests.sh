@@ -204,7 +204,7 @@ run_emulated() {	# NPT plain|guests
 			--files "$dir/dmm:/dmm" --result "$dir/result" --log "$hostlog")
 		[ ! -d "$testbin" ] || args+=(--files "$testbin:/t")
 		case $kind in
-		plain)	args+=(--smp 2) ;;
+		plain)	args+=(--smp 2 --load zram) ;;	# for direct I/O
 		guests)	args+=(--smp 1 --kit) ;;
 		esac
 		rc=0
