@@ -35,6 +35,9 @@ check-full: modules selftests
 check-debug: selftests
 	@$(DMM)/check.sh debug
 
+bench: modules selftests
+	@$(DMM)/bench.sh
+
 shell: modules
 	@$(DMM)/shell.sh
 
@@ -47,6 +50,7 @@ help:
 	@echo 'make check        tests, nested and shadow paging (15 minutes)'
 	@echo 'make check-full   the long tests too, and the debug kernel'
 	@echo 'make check-debug  tests on a kernel with KASAN, lockdep, kmemleak, fault injection'
+	@echo 'make bench        what guest memory costs, against other kinds of memory'
 	@echo 'make shell        a prompt in the emulated host, with QEMU and a guest'
 	@echo 'make selftests    build the test programs only'
 	@echo 'make clean        remove build/; downloads and debug kernel stay in the cache'
@@ -54,4 +58,4 @@ help:
 	@echo 'KREL=<release> chooses the kernel, now: $(or $(KREL),the newest in Debian 12)'
 	@echo 'cache: $${KVM_DMM_CACHE:-$${XDG_CACHE_HOME:-~/.cache}/kvm-dmm}'
 
-.PHONY: all modules selftests demo check check-full check-debug shell clean help
+.PHONY: all modules selftests demo check check-full check-debug bench shell clean help
