@@ -21,7 +21,8 @@ cache_lock
 
 version=$(release_version "$KREL") || { apt_update && version=$(release_version "$KREL"); } ||
 	die "apt does not offer source, headers and image of $KREL in one version"
-base=${KREL%-cloud-amd64}
+base=${KREL%-amd64}
+base=${base%-cloud}
 
 # download PACKAGE: leaves the path of the .deb in $deb
 download() {

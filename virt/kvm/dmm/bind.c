@@ -28,6 +28,8 @@
  * @as_id: address space
  * @id: slot number
  * @pgoff: page offset of the slot's first page
+ * @failed: page offset that could not be resolved lately: the next fault there
+ *	tells the VMM instead of starting an asynchronous page fault again
  * @writable: false if the VMM could not write the memory itself
  */
 struct kvm_dmm_binding {
@@ -37,6 +39,7 @@ struct kvm_dmm_binding {
 	int as_id;
 	int id;
 	pgoff_t pgoff;
+	pgoff_t failed;
 	bool writable;
 };
 
@@ -135,6 +138,10 @@ int kvm_dmm_bind(struct kvm *kvm, const struct kvm_memory_slot *old,
 	if (r <= 0)
 		return r;
 
+	/* Private memory is not the map's: the two cannot share a slot. */
+	r = -EINVAL;
+	if (new->flags & KVM_MEM_GUEST_MEMFD)
+		goto put;
 	r = -ENOMEM;
 	binding = kzalloc(sizeof(*binding), GFP_KERNEL_ACCOUNT);
 	if (!binding)
@@ -146,6 +153,7 @@ int kvm_dmm_bind(struct kvm *kvm, const struct kvm_memory_slot *old,
 	binding->as_id = new->as_id;
 	binding->id = new->id;
 	binding->pgoff = pgoff;
+	binding->failed = ULONG_MAX;
 	binding->writable = writable;
 
 	pool = dmm_binding_pool(binding);
@@ -292,6 +300,7 @@ kvm_pfn_t kvm_dmm_gfn_to_pfn(const struct kvm_memory_slot *slot, gfn_t gfn,
 {
 	struct kvm_dmm_binding *binding = slot->dmm;
 	struct kvm_vm_stat_generic *stat = &binding->kvm->stat.generic;
+	pgoff_t index = dmm_gfn_to_index(slot, gfn);
 	unsigned int flags = 0;
 	struct page *page;
 	bool w;
@@ -303,13 +312,12 @@ kvm_pfn_t kvm_dmm_gfn_to_pfn(const struct kvm_memory_slot *slot, gfn_t gfn,
 		flags |= DMM_WRITE;
 	if (atomic)
 		flags |= DMM_ATOMIC;
-	if (async)
+	if (async && READ_ONCE(binding->failed) != index)
 		flags |= DMM_NOWAIT;
 	if (interruptible)
 		flags |= DMM_INTR;
 
-	r = dmm_resolve(dmm_binding_pool(binding), dmm_gfn_to_index(slot, gfn),
-			flags, &page, &w);
+	r = dmm_resolve(dmm_binding_pool(binding), index, flags, &page, &w);
 	switch (r) {
 	case 0:
 		stat->dmm_resolved++;
@@ -323,8 +331,10 @@ kvm_pfn_t kvm_dmm_gfn_to_pfn(const struct kvm_memory_slot *slot, gfn_t gfn,
 	case -EINTR:
 		return KVM_PFN_ERR_SIGPENDING;
 	}
-	if (!atomic)
+	if (!atomic) {
 		stat->dmm_failed++;
+		WRITE_ONCE(binding->failed, index);
+	}
 	return KVM_PFN_ERR_FAULT;
 }
 
@@ -373,7 +383,8 @@ bool kvm_dmm_is_block(const struct kvm_memory_slot *slot, gfn_t gfn)
 	if (!READ_ONCE(pool->has_blocks) || !slot->dmm->writable)
 		return false;
 	region = dmm_region(pool, dmm_gfn_to_index(slot, gfn));
-	return region && READ_ONCE(region->block) &&
+	/* Pairs with the release that sets the block. */
+	return region && smp_load_acquire(&region->block) &&
 	       !atomic_read(&region->deviants);
 }
 

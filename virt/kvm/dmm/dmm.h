@@ -339,6 +339,7 @@ int kvm_dmm_sysfs_init(void);
 void kvm_dmm_sysfs_exit(void);
 int dmm_sysfs_add_pool(struct kvm_dmm_pool *pool);
 void dmm_sysfs_del_pool(struct kvm_dmm_pool *pool);
+bool dmm_sysfs_reserved(const char *name);
 int dmm_sysfs_add_ops(struct kvm_dmm_policy_ops *ops);
 void dmm_sysfs_del_ops(struct kvm_dmm_policy_ops *ops);
 int dmm_sysfs_add_policy(struct kvm_dmm_policy *policy);

@@ -345,7 +345,9 @@ static const struct super_operations dmm_super_operations = {
 enum dmm_param { Opt_policies, Opt_domain, Opt_uid, Opt_gid, Opt_mode };
 
 static const struct fs_parameter_spec dmm_parameters[] = {
-	fsparam_string("policies", Opt_policies),
+	/* Empty: new files are static. */
+	__fsparam(fs_param_is_string, "policies", Opt_policies,
+		  fs_param_can_be_empty, NULL),
 	fsparam_string("domain", Opt_domain),
 	fsparam_uid("uid", Opt_uid),
 	fsparam_gid("gid", Opt_gid),

@@ -460,7 +460,8 @@ static bool dmm_populate_block(struct kvm_dmm_pool *pool, pgoff_t base)
 	/* All entries are busy, so none of them is the block's. */
 	WRITE_ONCE(pool->has_blocks, true);
 	atomic_set(&region->deviants, KVM_DMM_REGION_PAGES);
-	WRITE_ONCE(region->block, page_to_pfn(page));
+	/* With the count of what deviates from it. */
+	smp_store_release(&region->block, page_to_pfn(page));
 	for (i = 0; i < KVM_DMM_REGION_PAGES; i++) {
 		dmm_frame_own(pool, page + i, base + i);
 		dmm_batch_set(&batch, base + i,

@@ -411,6 +411,9 @@ static int dmm_fadvise(struct file *file, loff_t offset, loff_t len, int advice)
 	case POSIX_FADV_WILLNEED:
 		return dmm_willneed(pool, first, last);
 	case POSIX_FADV_DONTNEED:
+		/* It slows the guest down: not for who may only read. */
+		if (!(file->f_mode & FMODE_WRITE))
+			return -EPERM;
 		dmm_reclaim(pool, last - first + 1, first, last,
 			    KVM_DMM_RECLAIM_ADVICE);
 		return 0;

@@ -46,14 +46,15 @@ static struct kvm_dmm_policy_ops *dmm_find_ops(const char *name)
  *
  * Context: May sleep.
  * Return: 0; -EINVAL: a mandatory op or the owner is missing, or the name is
- *	not valid; -EEXIST: the name is taken; -ENOMEM.
+ *	not valid or that of a file of pools; -EEXIST: the name is taken; -ENOMEM.
  */
 int kvm_dmm_register_policy(struct kvm_dmm_policy_ops *ops)
 {
 	int r;
 
 	if (!ops->name || !dmm_valid_name(ops->name) || !ops->owner ||
-	    !ops->attach || !ops->detach || !ops->fetch != !ops->free_token) {
+	    !ops->attach || !ops->detach || !ops->fetch != !ops->free_token ||
+	    dmm_sysfs_reserved(ops->name)) {
 		pr_err("kvm_dmm: policy %.*s lacks a valid name, its owner or a mandatory op\n",
 		       KVM_DMM_NAME_MAX, ops->name ?: "(none)");
 		return -EINVAL;
@@ -433,6 +434,12 @@ void dmm_eject_work(struct work_struct *work)
 	mutex_unlock(&pool->policy_mutex);
 }
 
+/* To the core these mean that an entry is busy or has changed. */
+static int dmm_policy_error(int r)
+{
+	return r == -EAGAIN || r == -EBUSY ? -EIO : r;
+}
+
 /**
  * dmm_fill_content - ask the policies for the content of absent memory
  * @pool: the pool
@@ -457,7 +464,7 @@ int dmm_fill_content(struct kvm_dmm_pool *pool, pgoff_t index,
 			break;
 	}
 	srcu_read_unlock(&dmm_policy_srcu, idx);
-	return r;
+	return dmm_policy_error(r);
 }
 
 /**
@@ -480,7 +487,7 @@ int dmm_fetch_token(struct kvm_dmm_pool *pool, u64 e, struct page *page)
 	if (r == -EUCLEAN)
 		dmm_eject(policy, "fetch", r);
 	srcu_read_unlock(&dmm_policy_srcu, idx);
-	return r;
+	return dmm_policy_error(r);
 }
 
 /**

@@ -4,7 +4,8 @@
  *
  * A fault charges its page first.  At the limit it asks the attached policies
  * to take something out, as direct reclaim does; a worker keeps a distance from
- * the limit, so that this is rare.
+ * the limit, so that this is rare.  A pool whose limit is the size of its file
+ * never gets there and is left alone.
  */
 #include <linux/ctype.h>
 #include <linux/sched/signal.h>
@@ -103,7 +104,8 @@ static bool dmm_try_charge(struct kvm_dmm_pool *pool, unsigned long nr)
 		atomic_long_sub(nr, &pool->resident);
 		return false;
 	}
-	if (READ_ONCE(pool->nr_reclaimers) && used > max - dmm_margin(max))
+	if (READ_ONCE(pool->nr_reclaimers) && used > max - dmm_margin(max) &&
+	    READ_ONCE(pool->max) != ULONG_MAX)
 		dmm_queue_work(&pool->margin_work);
 	return true;
 }
@@ -120,9 +122,12 @@ static int dmm_charge_slow(struct kvm_dmm_pool *pool, unsigned long nr,
 	state = flags & DMM_INTR ? TASK_INTERRUPTIBLE : TASK_KILLABLE;
 	for (;;) {
 		if (dmm_reclaim(pool, max(nr, DMM_RECLAIM_BATCH), 0, ULONG_MAX,
-				KVM_DMM_RECLAIM_LIMIT) &&
-		    dmm_try_charge(pool, nr))
-			break;
+				KVM_DMM_RECLAIM_LIMIT)) {
+			if (dmm_try_charge(pool, nr))
+				break;
+			/* It goes on: a limit far below takes its time. */
+			end = jiffies + DMM_LIMIT_WAIT;
+		}
 		prepare_to_wait(&pool->wait, &wait, state);
 		if (dmm_try_charge(pool, nr))
 			break;

@@ -221,7 +221,7 @@ int kvm_dmm_batch_share(struct kvm_dmm_batch *to, pgoff_t to_index,
 		return -ENOENT;
 	if (page == old || !dmm_same_content(page, old))
 		return -EINVAL;
-	if (page_private(old) || (!exists && page_private(page)))
+	if ((e | dmm_owned(from, from_index)) & DMM_KEPT)
 		return -EBUSY;
 	if (!dmm_reserve_users(to->pool, !exists, from->pool))
 		return -EPERM;

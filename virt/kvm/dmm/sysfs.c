@@ -452,6 +452,22 @@ static int dmm_add_tunables(const struct kvm_dmm_policy_ops *ops,
 }
 
 /**
+ * dmm_sysfs_reserved - does a pool's directory have a file of this name?
+ * @name: name of a policy, which gets a directory there
+ *
+ * Return: True if so.
+ */
+bool dmm_sysfs_reserved(const char *name)
+{
+	struct attribute **attr;
+
+	for (attr = dmm_pool_attrs; *attr; attr++)
+		if (!strcmp((*attr)->name, name))
+			return true;
+	return !strcmp(dmm_stats_group.name, name);
+}
+
+/**
  * dmm_sysfs_add_ops - make the directory of a policy
  * @ops: the policy
  *
