@@ -284,6 +284,8 @@ static void guest_main(struct dmm_cmd *cmd)
 	volatile uint64_t *p;
 	uint64_t i, sum;
 
+	/* With interrupts allowed KVM may use asynchronous page faults. */
+	asm volatile("sti");
 	for (;;) {
 		p = (void *)cmd->gva;
 		switch (cmd->op) {

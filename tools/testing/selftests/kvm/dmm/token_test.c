@@ -302,7 +302,11 @@ DMM_TEST(token, held_page)
 	EXPECT_EQ(1, dmm_guest_bad_pages(self->guest, DMM_GPA, PAGES, 1));
 }
 
-/* Dirty logging and reclaim: coming back from a policy isn't writing. */
+/*
+ * Dirty logging and reclaim: what is written after it came back is reported,
+ * and nothing else.  Coming back itself may be: KVM reports a page that it maps
+ * for writing, which an asynchronous page fault does.
+ */
 DMM_TEST(token, dirty_log)
 {
 	uint64_t bitmap[PAGES / 64] = {};
@@ -313,7 +317,11 @@ DMM_TEST(token, dirty_log)
 			   DMM_GPA, SIZE, self->mem.hva);
 	kvm_vm_get_dirty_log(self->guest->vm, DMM_SLOT, bitmap);
 	reclaim_all(_metadata, self->mem.ino);
-	EXPECT_EQ(0, dmm_guest_bad_pages(self->guest, DMM_GPA, PAGES, 1));
+	dmm_guest_poke(self->guest, DMM_GPA + 5 * DMM_PAGE, 1);
+	kvm_vm_get_dirty_log(self->guest->vm, DMM_SLOT, bitmap);
+	EXPECT_TRUE(bitmap[0] & (1UL << 5));
+	EXPECT_EQ(1, dmm_guest_bad_pages(self->guest, DMM_GPA, PAGES, 1));
+	kvm_vm_get_dirty_log(self->guest->vm, DMM_SLOT, bitmap);
 	dmm_guest_poke(self->guest, DMM_GPA + 9 * DMM_PAGE, 1);
 	kvm_vm_get_dirty_log(self->guest->vm, DMM_SLOT, bitmap);
 	for (i = 0; i < PAGES / 64; i++)
@@ -359,13 +367,22 @@ DMM_TEST(token, keep)
 /* Content that can't be had now fails the access, not the guest. */
 DMM_TEST(token, fetch_fails)
 {
+	/* EAGAIN and EBUSY mean something else to the core itself. */
+	const char * const errors[] = { "11", "16", "12", "5" };
 	unsigned long ino = self->mem.ino;
+	unsigned int i;
 	char byte;
 
 	dmm_guest_fill(self->guest, DMM_GPA, PAGES, 1);
 	reclaim_all(_metadata, ino);
-	/* EIO */
-	ASSERT_EQ(0, dmm_pool_set(ino, "test-token/fail_fetch", "5"));
+	for (i = 0; i < ARRAY_SIZE(errors); i++) {
+		ASSERT_EQ(0, dmm_pool_set(ino, "test-token/fail_fetch",
+					  errors[i]));
+		EXPECT_EQ(-1, pread(self->mem.fd, &byte, 1, 0));
+		EXPECT_EQ(-EFAULT, dmm_guest_run(self->guest, 0, DMM_OP_PEEK,
+						 DMM_GPA, 1, 0));
+		EXPECT_EQ(0, resident(ino));
+	}
 	EXPECT_EQ(-EFAULT, dmm_guest_run(self->guest, 1, DMM_OP_CHECK, DMM_GPA,
 					 PAGES, 1));
 	EXPECT_EQ(DMM_GPA, self->guest->cpu[1].vcpu->run->memory_fault.gpa);
