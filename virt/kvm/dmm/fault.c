@@ -494,6 +494,11 @@ int dmm_populate(struct kvm_dmm_pool *pool, pgoff_t first, pgoff_t last)
 	struct page *page;
 	int r;
 
+	/* Do not take the last page of the host just to find it too small. */
+	if (last - first >= atomic_long_read(&pool->resident) +
+			    si_mem_available())
+		return -ENOMEM;
+
 	while (index <= last) {
 		if (IS_ALIGNED(index, KVM_DMM_REGION_PAGES) &&
 		    index + KVM_DMM_REGION_PAGES - 1 <= last &&

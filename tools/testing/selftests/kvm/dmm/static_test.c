@@ -3,6 +3,8 @@
  * Without a policy that fills on touch a pool is static, as a classical VMM's
  * memory is: it is all there before the guest runs.
  */
+#include <errno.h>
+
 #include "dmm_util.h"
 #include "kselftest_harness.h"
 
@@ -36,6 +38,20 @@ DMM_TEST(static_pool, sized)
 	EXPECT_EQ(SIZE + DMM_BLOCK, dmm_pool_get(mem.ino, "resident_bytes"));
 	ASSERT_EQ(0, ftruncate(mem.fd, SIZE / 2));
 	EXPECT_EQ(SIZE / 2, dmm_pool_get(mem.ino, "resident_bytes"));
+	dmm_mem_free(&mem);
+}
+
+/* More than any host has: refused before the host is emptied for it. */
+DMM_TEST(static_pool, larger_than_host)
+{
+	struct dmm_mem mem = dmm_mem_create_static(SIZE);
+
+	EXPECT_EQ(-1, ftruncate(mem.fd, 1UL << 46));
+	EXPECT_EQ(ENOMEM, errno);
+	EXPECT_EQ(-1, fallocate(mem.fd, 0, 0, 1UL << 46));
+	EXPECT_EQ(ENOMEM, errno);
+	EXPECT_EQ(SIZE, dmm_pool_get(mem.ino, "size_bytes"));
+	EXPECT_EQ(SIZE, dmm_pool_get(mem.ino, "resident_bytes"));
 	dmm_mem_free(&mem);
 }
 
