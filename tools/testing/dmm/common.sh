@@ -61,8 +61,8 @@ need_packages() {
 	local p missing=() try
 	command -v dpkg-query >/dev/null || die "this needs Debian 12 (no dpkg found)"
 	for p in "$@"; do
-		[ "$(dpkg-query -W -f '${db:Status-Status} ' "$p" 2>/dev/null |
-			grep -c 'installed ')" -gt 0 ] || missing+=("$p")
+		dpkg-query -W -f '${db:Status-Status}\n' "$p" 2>/dev/null |
+			grep -qx installed || missing+=("$p")
 	done
 	[ ${#missing[@]} -gt 0 ] || return 0
 	if [ "$(id -u)" != 0 ]; then
