@@ -138,10 +138,6 @@ int kvm_dmm_bind(struct kvm *kvm, const struct kvm_memory_slot *old,
 	if (r <= 0)
 		return r;
 
-	/* Private memory is not the map's: the two cannot share a slot. */
-	r = -EINVAL;
-	if (new->flags & KVM_MEM_GUEST_MEMFD)
-		goto put;
 	r = -ENOMEM;
 	binding = kzalloc(sizeof(*binding), GFP_KERNEL_ACCOUNT);
 	if (!binding)
@@ -227,8 +223,14 @@ static void dmm_invalidate_slot(struct kvm_dmm_batch *batch, bool protect,
 		goto unlock;
 
 	range.slot = slot;
+	first = max(batch->base + batch->first, binding->node.start);
+	last = min(batch->base + batch->end - 1, binding->node.last);
 	KVM_MMU_LOCK(kvm);
 	kvm_mmu_invalidate_begin(kvm);
+	/* All at once: zapping may let go of the lock in between. */
+	kvm_mmu_invalidate_range_add(kvm,
+				     slot->base_gfn + (first - binding->pgoff),
+				     slot->base_gfn + (last - binding->pgoff) + 1);
 	start = batch->first;
 	for_each_set_bitrange_from(start, end, batch->locked, batch->end) {
 		first = max(batch->base + start, binding->node.start);
@@ -237,16 +239,11 @@ static void dmm_invalidate_slot(struct kvm_dmm_batch *batch, bool protect,
 			continue;
 		range.start = slot->base_gfn + (first - binding->pgoff);
 		range.end = slot->base_gfn + (last - binding->pgoff) + 1;
-		kvm_mmu_invalidate_range_add(kvm, range.start, range.end);
 		flush |= protect ? kvm_arch_dmm_protect(kvm, &range) :
 				   kvm_unmap_gfn_range(kvm, &range);
 	}
 	if (flush)
 		kvm_flush_remote_tlbs(kvm);
-	/* No range was added if the slot ends before the first entry. */
-	if (kvm->mmu_invalidate_range_start == INVALID_GPA)
-		kvm_mmu_invalidate_range_add(kvm, slot->base_gfn,
-					     slot->base_gfn);
 	kvm_mmu_invalidate_end(kvm);
 	KVM_MMU_UNLOCK(kvm);
 	if (!protect)
