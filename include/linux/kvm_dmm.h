@@ -16,6 +16,7 @@
 #include <linux/list.h>
 #include <linux/mm_types.h>
 #include <linux/module.h>
+#include <linux/percpu.h>
 #include <linux/types.h>
 
 struct kvm_dmm_pool;
@@ -41,18 +42,37 @@ enum kvm_dmm_kind {
 };
 
 /**
- * struct kvm_dmm_tunable - one value that administrators may read and write
- * @name: name of the file below policies/<policy>/ and pools/<ino>/<policy>/
- * @show: print the value into a page; returns its length or -errno
- * @store: set the value; returns 0 or -errno; NULL for a read-only file
+ * struct kvm_dmm_tunable - something that administrators may read and write
+ * @name: name of the file below pools/<ino>/<policy>/; a number has one below
+ *	policies/<policy>/, too, which holds for all pools that have none of
+ *	their own
+ * @def: a number's value at first
+ * @min: lowest value
+ * @max: highest value, less than U64_MAX
+ * @bytes: the number is a size, written with an optional K, M or G
+ * @choices: names, ended by NULL, that are written instead of 0, 1, ...; @min
+ *	and @max do not matter then
+ * @show: for what is not a number: print it into a page; returns its length or
+ *	-errno; NULL: cannot be read
+ * @store: the same: set it; returns 0 or -errno; NULL: cannot be written
  *
- * @policy is NULL for the value that holds for all pools.  Both may sleep.
+ * What has neither @show nor @store is a number, which kvm_dmm_value() reads.
+ * Writing "default" takes it back: to the value for all pools, or to @def.
+ * The callbacks may sleep.
  */
 struct kvm_dmm_tunable {
 	const char *name;
+	u64 def;
+	u64 min;
+	u64 max;
+	bool bytes;
+	const char *const *choices;
 	ssize_t (*show)(struct kvm_dmm_policy *policy, char *buf);
 	int (*store)(struct kvm_dmm_policy *policy, const char *buf);
 };
+
+/* Value of a pool's tunable that follows the one for all pools. */
+#define KVM_DMM_INHERIT	U64_MAX
 
 /**
  * enum kvm_dmm_reason - why the core asks for memory
@@ -94,6 +114,8 @@ struct kvm_dmm_reclaim {
  * @lazy: absent memory is filled when it is touched.  A pool without any lazy
  *	policy is static: filled when the file is sized or a slot is bound.
  * @tunables: ends with an entry without name, or NULL
+ * @counters: names, ended by NULL, of files in pools/<ino>/<policy>/stats/ for
+ *	kvm_dmm_policy_count(), or NULL
  *
  * @attach: Prepare to serve policy->pool; set policy->priv.  Mandatory.
  *	May sleep.  The pool's policy mutex is held.  0 or -errno, which the
@@ -118,6 +140,7 @@ struct kvm_dmm_reclaim {
  *	with GFP_NOIO.  May run on several CPUs at once.  No entry is busy.
  *	0, or -errno for which the policy is ejected; having found nothing is
  *	no error.
+ * @tuned: A number of this pool was written.  May sleep.
  *
  * The ops run under SRCU: a policy goes away only when none of them runs.
  * None may call kvm_dmm_attach() or touch the pool's file by system calls.
@@ -127,6 +150,7 @@ struct kvm_dmm_policy_ops {
 	struct module *owner;
 	bool lazy;
 	const struct kvm_dmm_tunable *tunables;
+	const char *const *counters;
 
 	int (*attach)(struct kvm_dmm_policy *policy);
 	void (*detach)(struct kvm_dmm_policy *policy);
@@ -137,10 +161,12 @@ struct kvm_dmm_policy_ops {
 	void (*free_token)(struct kvm_dmm_policy *policy, u64 token);
 	int (*reclaim)(struct kvm_dmm_policy *policy,
 		       struct kvm_dmm_reclaim *rc);
+	void (*tuned)(struct kvm_dmm_policy *policy);
 
 	/* private: */
 	struct list_head link;		/* protected by dmm_policies_lock */
 	struct kobject *kobj;
+	u64 *value;			/* numbers that hold for all pools */
 };
 
 /**
@@ -152,7 +178,7 @@ struct kvm_dmm_policy_ops {
  * The rest is the core's.
  */
 struct kvm_dmm_policy {
-	const struct kvm_dmm_policy_ops *ops;
+	struct kvm_dmm_policy_ops *ops;
 	struct kvm_dmm_pool *pool;
 	void *priv;
 
@@ -162,7 +188,39 @@ struct kvm_dmm_policy {
 	bool draining;			/* takes no new tokens */
 	bool ejected;			/* asked for its tokens only */
 	struct kobject *kobj;
+	u64 *value;			/* numbers of this pool */
+	u64 __percpu *count;
 };
+
+/**
+ * kvm_dmm_value - a number as it holds for a pool
+ * @policy: the attached policy
+ * @nr: place in its array of tunables
+ *
+ * Context: Any.
+ * Return: The number, or that of the choice.
+ */
+static inline u64 kvm_dmm_value(const struct kvm_dmm_policy *policy,
+				unsigned int nr)
+{
+	u64 v = READ_ONCE(policy->value[nr]);
+
+	return v == KVM_DMM_INHERIT ? READ_ONCE(policy->ops->value[nr]) : v;
+}
+
+/**
+ * kvm_dmm_policy_count - add to a counter of a policy
+ * @policy: the attached policy
+ * @nr: place in its array of counters
+ * @n: how much
+ *
+ * Context: Any.
+ */
+static inline void kvm_dmm_policy_count(const struct kvm_dmm_policy *policy,
+					unsigned int nr, unsigned long n)
+{
+	this_cpu_add(policy->count[nr], n);
+}
 
 /**
  * struct kvm_dmm_batch - entries of one region that are changed together
@@ -192,6 +250,7 @@ void kvm_dmm_unregister_policy(struct kvm_dmm_policy_ops *ops);
 
 unsigned long kvm_dmm_pool_ino(struct kvm_dmm_pool *pool);
 unsigned long kvm_dmm_pool_pages(struct kvm_dmm_pool *pool);
+void kvm_dmm_notify(struct kvm_dmm_policy *policy, const char *name);
 void kvm_dmm_charge_compressed(struct kvm_dmm_pool *pool, long bytes);
 
 bool kvm_dmm_batch_start(struct kvm_dmm_batch *batch,

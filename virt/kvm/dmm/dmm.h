@@ -340,14 +340,19 @@ void kvm_dmm_sysfs_exit(void);
 int dmm_sysfs_add_pool(struct kvm_dmm_pool *pool);
 void dmm_sysfs_del_pool(struct kvm_dmm_pool *pool);
 bool dmm_sysfs_reserved(const char *name);
-int dmm_sysfs_add_ops(struct kvm_dmm_policy_ops *ops);
-void dmm_sysfs_del_ops(struct kvm_dmm_policy_ops *ops);
-int dmm_sysfs_add_policy(struct kvm_dmm_policy *policy);
-void dmm_sysfs_del_policy(struct kvm_dmm_policy *policy);
+struct kobject *dmm_sysfs_policies(void);
 int kvm_dmm_debugfs_init(void);
 void kvm_dmm_debugfs_exit(void);
 void dmm_debugfs_add_pool(struct kvm_dmm_pool *pool);
 void dmm_debugfs_del_pool(struct kvm_dmm_pool *pool);
+
+/* tunable.c */
+int dmm_tunables_add_ops(struct kvm_dmm_policy_ops *ops);
+void dmm_tunables_del_ops(struct kvm_dmm_policy_ops *ops);
+int dmm_tunables_init(struct kvm_dmm_policy *policy);
+void dmm_tunables_exit(struct kvm_dmm_policy *policy);
+int dmm_tunables_add_policy(struct kvm_dmm_policy *policy);
+void dmm_tunables_del_policy(struct kvm_dmm_policy *policy);
 
 /* dmmfs.c, file.c */
 int kvm_dmm_fs_init(void);

@@ -64,7 +64,7 @@ int kvm_dmm_register_policy(struct kvm_dmm_policy_ops *ops)
 		pr_err("kvm_dmm: policy %s is registered already\n", ops->name);
 		r = -EEXIST;
 	} else {
-		r = dmm_sysfs_add_ops(ops);
+		r = dmm_tunables_add_ops(ops);
 		if (!r)
 			list_add_tail(&ops->link, &dmm_policies);
 	}
@@ -87,7 +87,7 @@ void kvm_dmm_unregister_policy(struct kvm_dmm_policy_ops *ops)
 	list_del(&ops->link);
 	mutex_unlock(&dmm_policies_lock);
 	/* Waits for readers of its files, which take no lock of ours. */
-	dmm_sysfs_del_ops(ops);
+	dmm_tunables_del_ops(ops);
 }
 EXPORT_SYMBOL_GPL(kvm_dmm_unregister_policy);
 
@@ -181,10 +181,13 @@ int dmm_attach(struct kvm_dmm_pool *pool, const char *name)
 	policy->ops = ops;
 	policy->pool = pool;
 	policy->id = id;
-	r = ops->attach(policy);
+	r = dmm_tunables_init(policy);
 	if (r)
 		goto free;
-	r = dmm_sysfs_add_policy(policy);
+	r = ops->attach(policy);
+	if (r)
+		goto exit;
+	r = dmm_tunables_add_policy(policy);
 	if (r)
 		goto detach;
 	rcu_assign_pointer(pool->by_id[id], policy);
@@ -195,6 +198,8 @@ int dmm_attach(struct kvm_dmm_pool *pool, const char *name)
 	return 0;
 detach:
 	ops->detach(policy);
+exit:
+	dmm_tunables_exit(policy);
 free:
 	kfree(policy);
 unlock:
@@ -322,7 +327,7 @@ static int dmm_give_back(struct kvm_dmm_pool *pool,
 static void dmm_remove_policy(struct kvm_dmm_pool *pool,
 			      struct kvm_dmm_policy *policy)
 {
-	const struct kvm_dmm_policy_ops *ops = policy->ops;
+	struct kvm_dmm_policy_ops *ops = policy->ops;
 
 	lockdep_assert_held(&pool->policy_mutex);
 	list_del_rcu(&policy->link);
@@ -330,9 +335,10 @@ static void dmm_remove_policy(struct kvm_dmm_pool *pool,
 	dmm_count_policies(pool);
 	synchronize_srcu(&dmm_policy_srcu);
 	/* Wait for who reads or writes its tunables, too. */
-	dmm_sysfs_del_policy(policy);
+	dmm_tunables_del_policy(policy);
 	ops->detach(policy);
 	trace_kvm_dmm_detach(pool, ops->name);
+	dmm_tunables_exit(policy);
 	kfree(policy);
 	module_put(ops->owner);
 }

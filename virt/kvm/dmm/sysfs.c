@@ -18,28 +18,19 @@ static struct kobject *dmm_pools_dir;
 static struct kobject *dmm_policies_dir;
 
 /**
- * struct dmm_dir - a directory
+ * struct dmm_dir - directory of a pool
  * @kobj: the directory
- * @pool: the pool it is about, or NULL
- * @policy: the attached policy it is about, or NULL
- * @attr: attributes made for the tunables of a policy, or NULL
+ * @pool: the pool
  */
 struct dmm_dir {
 	struct kobject kobj;
 	struct kvm_dmm_pool *pool;
-	struct kvm_dmm_policy *policy;
-	struct dmm_tunable_attr *attr;
 };
 
 struct dmm_attr {
 	struct attribute attr;
 	ssize_t (*show)(struct kvm_dmm_pool *pool, char *buf);
 	int (*store)(struct kvm_dmm_pool *pool, const char *buf);
-};
-
-struct dmm_tunable_attr {
-	struct attribute attr;
-	const struct kvm_dmm_tunable *tunable;
 };
 
 static struct dmm_dir *dmm_dir(struct kobject *kobj)
@@ -49,7 +40,6 @@ static struct dmm_dir *dmm_dir(struct kobject *kobj)
 
 static void dmm_dir_release(struct kobject *kobj)
 {
-	kfree(dmm_dir(kobj)->attr);
 	kfree(dmm_dir(kobj));
 }
 
@@ -72,29 +62,6 @@ static ssize_t dmm_attr_store(struct kobject *kobj, struct attribute *attr,
 static const struct sysfs_ops dmm_attr_ops = {
 	.show = dmm_attr_show,
 	.store = dmm_attr_store,
-};
-
-static ssize_t dmm_tunable_show(struct kobject *kobj, struct attribute *attr,
-				char *buf)
-{
-	struct dmm_tunable_attr *a =
-		container_of(attr, struct dmm_tunable_attr, attr);
-
-	return a->tunable->show(dmm_dir(kobj)->policy, buf);
-}
-
-static ssize_t dmm_tunable_store(struct kobject *kobj, struct attribute *attr,
-				 const char *buf, size_t len)
-{
-	struct dmm_tunable_attr *a =
-		container_of(attr, struct dmm_tunable_attr, attr);
-
-	return a->tunable->store(dmm_dir(kobj)->policy, buf) ?: len;
-}
-
-static const struct sysfs_ops dmm_tunable_ops = {
-	.show = dmm_tunable_show,
-	.store = dmm_tunable_store,
 };
 
 /* One value in pages, written as a size in bytes. */
@@ -364,18 +331,6 @@ static const struct kobj_type dmm_pool_type = {
 	.default_groups = dmm_pool_groups,
 };
 
-static const struct kobj_type dmm_tunables_type = {
-	.sysfs_ops = &dmm_tunable_ops,
-	.release = dmm_dir_release,
-};
-
-static void dmm_dir_del(struct kobject *kobj)
-{
-	/* Waits for readers and writers. */
-	kobject_del(kobj);
-	kobject_put(kobj);
-}
-
 /**
  * dmm_sysfs_add_pool - make the directory of a pool
  * @pool: the pool
@@ -406,49 +361,12 @@ int dmm_sysfs_add_pool(struct kvm_dmm_pool *pool)
  */
 void dmm_sysfs_del_pool(struct kvm_dmm_pool *pool)
 {
-	if (pool->dir)
-		dmm_dir_del(pool->dir);
+	if (!pool->dir)
+		return;
+	/* Waits for readers and writers. */
+	kobject_del(pool->dir);
+	kobject_put(pool->dir);
 	pool->dir = NULL;
-}
-
-/* A directory with a file for each tunable of @ops. */
-static int dmm_add_tunables(const struct kvm_dmm_policy_ops *ops,
-			    struct kvm_dmm_policy *policy,
-			    struct kobject *parent, struct kobject **kobj)
-{
-	const struct kvm_dmm_tunable *t;
-	struct dmm_dir *dir;
-	unsigned int n = 0;
-	int r;
-
-	dir = kzalloc(sizeof(*dir), GFP_KERNEL);
-	if (!dir)
-		return -ENOMEM;
-	dir->policy = policy;
-	r = kobject_init_and_add(&dir->kobj, &dmm_tunables_type, parent, "%s",
-				 ops->name);
-	for (t = ops->tunables; t && t->name; t++)
-		n++;
-	if (!r && n) {
-		dir->attr = kcalloc(n, sizeof(*dir->attr), GFP_KERNEL);
-		r = dir->attr ? 0 : -ENOMEM;
-	}
-	while (!r && n--) {
-		struct dmm_tunable_attr *a = &dir->attr[n];
-
-		a->tunable = &ops->tunables[n];
-		sysfs_attr_init(&a->attr);
-		a->attr.name = a->tunable->name;
-		a->attr.mode = (a->tunable->show ? 0444 : 0) |
-			       (a->tunable->store ? 0200 : 0);
-		r = sysfs_create_file(&dir->kobj, &a->attr);
-	}
-	if (r) {
-		dmm_dir_del(&dir->kobj);
-		return r;
-	}
-	*kobj = &dir->kobj;
-	return 0;
 }
 
 /**
@@ -468,44 +386,13 @@ bool dmm_sysfs_reserved(const char *name)
 }
 
 /**
- * dmm_sysfs_add_ops - make the directory of a policy
- * @ops: the policy
+ * dmm_sysfs_policies - the directory of policies/
  *
- * Return: 0 or -errno.
+ * Return: The directory.
  */
-int dmm_sysfs_add_ops(struct kvm_dmm_policy_ops *ops)
+struct kobject *dmm_sysfs_policies(void)
 {
-	return dmm_add_tunables(ops, NULL, dmm_policies_dir, &ops->kobj);
-}
-
-/**
- * dmm_sysfs_del_ops - remove the directory of a policy
- * @ops: the policy
- */
-void dmm_sysfs_del_ops(struct kvm_dmm_policy_ops *ops)
-{
-	dmm_dir_del(ops->kobj);
-}
-
-/**
- * dmm_sysfs_add_policy - make the directory of a policy in a pool
- * @policy: the attached policy
- *
- * Return: 0 or -errno.
- */
-int dmm_sysfs_add_policy(struct kvm_dmm_policy *policy)
-{
-	return dmm_add_tunables(policy->ops, policy, policy->pool->dir,
-				&policy->kobj);
-}
-
-/**
- * dmm_sysfs_del_policy - remove the directory of a policy in a pool
- * @policy: the attached policy
- */
-void dmm_sysfs_del_policy(struct kvm_dmm_policy *policy)
-{
-	dmm_dir_del(policy->kobj);
+	return dmm_policies_dir;
 }
 
 static ssize_t default_policies_show(struct kobject *kobj,

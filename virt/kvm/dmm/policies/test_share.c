@@ -53,8 +53,6 @@ static int merge_store(struct kvm_dmm_policy *policy, const char *buf)
 {
 	unsigned long to, from;
 
-	if (!policy)
-		return -EPERM;
 	if (sscanf(buf, "%lu %lu", &to, &from) != 2)
 		return -EINVAL;
 	if (to >= kvm_dmm_pool_pages(policy->pool) ||
@@ -70,8 +68,6 @@ static int protect_store(struct kvm_dmm_policy *policy, const char *buf)
 	unsigned long index;
 	int r;
 
-	if (!policy)
-		return -EPERM;
 	r = kstrtoul(buf, 0, &index);
 	if (r)
 		return r;
@@ -88,14 +84,10 @@ static int protect_store(struct kvm_dmm_policy *policy, const char *buf)
 
 static ssize_t written_show(struct kvm_dmm_policy *policy, char *buf)
 {
-	struct dmm_sharer *sharer;
+	struct dmm_sharer *sharer = policy->priv;
 	bool protected = true;
 
-	if (policy) {
-		sharer = policy->priv;
-		kvm_dmm_peek(policy->pool, READ_ONCE(sharer->protected),
-			     &protected);
-	}
+	kvm_dmm_peek(policy->pool, READ_ONCE(sharer->protected), &protected);
 	return sysfs_emit(buf, "%s\n", protected ? "no" : "yes");
 }
 
@@ -106,8 +98,6 @@ static int absent_store(struct kvm_dmm_policy *policy, const char *buf)
 	unsigned long index;
 	int r;
 
-	if (!policy)
-		return -EPERM;
 	r = kstrtoul(buf, 0, &index);
 	if (r)
 		return r;

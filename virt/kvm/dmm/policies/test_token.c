@@ -6,29 +6,36 @@
  * of its own, which are charged to nobody: for the pool they are as far away as
  * a disk.  It goes through every call that a policy with tokens makes.
  */
+#include <linux/err.h>
 #include <linux/highmem.h>
 #include <linux/kvm_dmm.h>
 #include <linux/module.h>
 #include <linux/slab.h>
-#include <linux/sysfs.h>
 #include <linux/xarray.h>
 
 /**
  * struct dmm_store - what the policy keeps of one pool
  * @pages: token to page with the content
- * @keep: a page that comes back is remembered until it is written
- * @second_chance: pages that were accessed lately are left alone
- * @fail_fetch: errno that fetch returns, or 0
- * @fail_fill: errno that fill returns, or 0; 1: fill with a pattern
- * @fail_reclaim: errno that reclaim returns, or 0
  */
 struct dmm_store {
 	struct xarray pages;
-	unsigned int keep;
-	unsigned int second_chance;
-	unsigned int fail_fetch;
-	unsigned int fail_fill;
-	unsigned int fail_reclaim;
+};
+
+enum {
+	DMM_KEEP,		/* remember a page that comes back until it is written */
+	DMM_SECOND_CHANCE,	/* leave pages alone that were accessed lately */
+	DMM_FAIL_FETCH,		/* errno that fetch returns, or 0 */
+	DMM_FAIL_FILL,		/* errno that fill returns, or 0; 1: fill with a pattern */
+	DMM_FAIL_RECLAIM,	/* errno that reclaim returns, or 0 */
+};
+
+static const struct kvm_dmm_tunable dmm_store_tunables[] = {
+	[DMM_KEEP] = { .name = "keep", .max = 1 },
+	[DMM_SECOND_CHANCE] = { .name = "second_chance", .max = 1 },
+	[DMM_FAIL_FETCH] = { .name = "fail_fetch", .max = MAX_ERRNO },
+	[DMM_FAIL_FILL] = { .name = "fail_fill", .max = MAX_ERRNO },
+	[DMM_FAIL_RECLAIM] = { .name = "fail_reclaim", .max = MAX_ERRNO },
+	{}
 };
 
 static int dmm_store_attach(struct kvm_dmm_policy *policy)
@@ -67,13 +74,14 @@ static int dmm_store_fetch(struct kvm_dmm_policy *policy, u64 token,
 {
 	struct dmm_store *store = policy->priv;
 	struct page *copy = xa_load(&store->pages, token);
+	int fail = kvm_dmm_value(policy, DMM_FAIL_FETCH);
 
-	if (READ_ONCE(store->fail_fetch))
-		return -(int)store->fail_fetch;
+	if (fail)
+		return -fail;
 	if (WARN_ON(!copy))
 		return -EIO;
 	copy_highpage(page, copy);
-	if (READ_ONCE(store->keep))
+	if (kvm_dmm_value(policy, DMM_KEEP))
 		return 1;
 	dmm_store_free_token(policy, token);
 	return 0;
@@ -82,15 +90,14 @@ static int dmm_store_fetch(struct kvm_dmm_policy *policy, u64 token,
 static int dmm_store_fill(struct kvm_dmm_policy *policy, pgoff_t index,
 			  struct page *page)
 {
-	struct dmm_store *store = policy->priv;
-	unsigned int fail = READ_ONCE(store->fail_fill);
+	int fail = kvm_dmm_value(policy, DMM_FAIL_FILL);
 	u64 *kaddr;
 	int i;
 
 	if (!fail)
 		return -ENODATA;
 	if (fail > 1)
-		return -(int)fail;
+		return -fail;
 	kaddr = kmap_local_page(page);
 	for (i = 0; i < PAGE_SIZE / sizeof(*kaddr); i++)
 		kaddr[i] = index;
@@ -130,14 +137,13 @@ static void dmm_store_region(struct kvm_dmm_policy *policy, pgoff_t first,
 			     pgoff_t last, struct kvm_dmm_reclaim *rc)
 {
 	DECLARE_BITMAP(young, KVM_DMM_REGION_PAGES);
-	struct dmm_store *store = policy->priv;
 	pgoff_t base = round_down(first, KVM_DMM_REGION_PAGES);
 	unsigned long want = rc->nr_pages - rc->nr_done;
 	struct kvm_dmm_batch batch;
 	pgoff_t index;
 
 	bitmap_zero(young, KVM_DMM_REGION_PAGES);
-	if (READ_ONCE(store->second_chance))
+	if (kvm_dmm_value(policy, DMM_SECOND_CHANCE))
 		kvm_dmm_young(policy->pool, base, young);
 	if (!kvm_dmm_batch_start(&batch, policy->pool, first))
 		return;
@@ -156,11 +162,11 @@ static void dmm_store_region(struct kvm_dmm_policy *policy, pgoff_t first,
 static int dmm_store_reclaim(struct kvm_dmm_policy *policy,
 			     struct kvm_dmm_reclaim *rc)
 {
-	struct dmm_store *store = policy->priv;
+	int fail = kvm_dmm_value(policy, DMM_FAIL_RECLAIM);
 	pgoff_t index = rc->first, last;
 
-	if (READ_ONCE(store->fail_reclaim))
-		return -(int)store->fail_reclaim;
+	if (fail)
+		return -fail;
 	while (rc->nr_done < rc->nr_pages &&
 	       kvm_dmm_next_region(policy->pool, &index, rc->last)) {
 		last = min(rc->last, index | (KVM_DMM_REGION_PAGES - 1));
@@ -169,38 +175,6 @@ static int dmm_store_reclaim(struct kvm_dmm_policy *policy,
 	}
 	return 0;
 }
-
-#define DMM_STORE_TUNABLE(_name)					\
-	static ssize_t _name##_show(struct kvm_dmm_policy *policy,	\
-				    char *buf)				\
-	{								\
-		struct dmm_store *store = policy ? policy->priv : NULL;	\
-									\
-		return sysfs_emit(buf, "%u\n",				\
-				  store ? store->_name : 0);		\
-	}								\
-	static int _name##_store(struct kvm_dmm_policy *policy,	\
-				 const char *buf)			\
-	{								\
-		struct dmm_store *store = policy ? policy->priv : NULL;	\
-									\
-		return store ? kstrtouint(buf, 0, &store->_name) : -EPERM; \
-	}
-
-DMM_STORE_TUNABLE(keep)
-DMM_STORE_TUNABLE(second_chance)
-DMM_STORE_TUNABLE(fail_fetch)
-DMM_STORE_TUNABLE(fail_fill)
-DMM_STORE_TUNABLE(fail_reclaim)
-
-static const struct kvm_dmm_tunable dmm_store_tunables[] = {
-	{ "keep", keep_show, keep_store },
-	{ "second_chance", second_chance_show, second_chance_store },
-	{ "fail_fetch", fail_fetch_show, fail_fetch_store },
-	{ "fail_fill", fail_fill_show, fail_fill_store },
-	{ "fail_reclaim", fail_reclaim_show, fail_reclaim_store },
-	{}
-};
 
 static struct kvm_dmm_policy_ops dmm_store_ops = {
 	.name = "test-token",

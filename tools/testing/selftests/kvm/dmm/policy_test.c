@@ -91,6 +91,52 @@ DMM_TEST(policy, tunables)
 	EXPECT_EQ(-1, access(path, F_OK));
 }
 
+/* A pool's number follows the one for all pools until it has its own. */
+DMM_TEST(policy, numbers)
+{
+	static const char all[] = "/sys/kernel/kvm_dmm/policies/test-token/fail_fill";
+	unsigned long ino = self->mem.ino;
+	static const struct {
+		const char *text;
+		int r;
+	} bad[] = {
+		{ "x", -EINVAL }, { "-1", -EINVAL }, { "+1", -EINVAL },
+		{ "1 1", -EINVAL }, { "1K", -EINVAL }, { "\n", -EINVAL },
+		{ "defaults", -EINVAL }, { "4096", -ERANGE },
+		{ "18446744073709551616", -ERANGE },
+	};
+	unsigned int i;
+	char buf[64];
+
+	if (!dmm_policy_loaded("test-token"))
+		SKIP(return, "no test policies");
+
+	ASSERT_EQ(0, dmm_pool_set(ino, "policies", "+test-token"));
+	ASSERT_EQ(0, dmm_write_file(all, "5", strlen("5")));
+	dmm_pool_read(ino, "test-token/fail_fill", buf, sizeof(buf));
+	EXPECT_STREQ("5\n", buf);
+	ASSERT_EQ(0, dmm_pool_set(ino, "test-token/fail_fill", "7"));
+	ASSERT_EQ(0, dmm_write_file(all, "6", strlen("6")));
+	dmm_pool_read(ino, "test-token/fail_fill", buf, sizeof(buf));
+	EXPECT_STREQ("7\n", buf);
+
+	for (i = 0; i < ARRAY_SIZE(bad); i++) {
+		EXPECT_EQ(bad[i].r, dmm_pool_set(ino, "test-token/fail_fill",
+						 bad[i].text)) {
+			TH_LOG("'%s'", bad[i].text);
+		}
+	}
+	dmm_pool_read(ino, "test-token/fail_fill", buf, sizeof(buf));
+	EXPECT_STREQ("7\n", buf);
+
+	ASSERT_EQ(0, dmm_pool_set(ino, "test-token/fail_fill", "default"));
+	dmm_pool_read(ino, "test-token/fail_fill", buf, sizeof(buf));
+	EXPECT_STREQ("6\n", buf);
+	ASSERT_EQ(0, dmm_write_file(all, "default", strlen("default")));
+	dmm_pool_read(ino, "test-token/fail_fill", buf, sizeof(buf));
+	EXPECT_STREQ("0\n", buf);
+}
+
 static const char * const junk[] = {
 	"", "\n", "demand", "+", "-", "+ demand", "+demand ", "++demand", "+\n",
 	"+demand demand", "+DEMAND", "+../demand", "+demand/", "*demand",
