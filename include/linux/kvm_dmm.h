@@ -276,6 +276,7 @@ void kvm_dmm_batch_end(struct kvm_dmm_batch *batch);
 
 enum kvm_dmm_kind kvm_dmm_peek(struct kvm_dmm_pool *pool, pgoff_t index,
 			       bool *write_protected);
+int kvm_dmm_fetch(struct kvm_dmm_pool *pool, pgoff_t index);
 int kvm_dmm_young(struct kvm_dmm_pool *pool, pgoff_t base,
 		  unsigned long *young);
 

@@ -282,6 +282,7 @@ void dmm_drop_range(struct kvm_dmm_pool *pool, pgoff_t first, pgoff_t last);
 #define DMM_NOWAIT	BIT(2)	/* -EAGAIN rather than waiting for long */
 #define DMM_INTR	BIT(3)	/* any signal ends a wait, not only fatal ones */
 #define DMM_PEEK	BIT(4)	/* absent memory: no page at all */
+#define DMM_SPARE	BIT(5)	/* -EBUSY at the limit rather than reclaim */
 
 int dmm_resolve(struct kvm_dmm_pool *pool, pgoff_t index, unsigned int flags,
 		struct page **page, bool *writable);

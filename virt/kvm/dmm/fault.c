@@ -50,7 +50,7 @@ static struct page *dmm_fault_alloc(struct dmm_fault *fault, bool zero)
 	if (page)
 		return page;
 	/* The host or a control group is short: do what the pool can. */
-	if (!(fault->flags & DMM_NOWAIT) &&
+	if (!(fault->flags & (DMM_NOWAIT | DMM_SPARE)) &&
 	    dmm_reclaim(fault->pool, DMM_RECLAIM_BATCH, 0, ULONG_MAX,
 			KVM_DMM_RECLAIM_HOST)) {
 		page = dmm_frame_alloc(zero);
@@ -381,6 +381,32 @@ int dmm_resolve(struct kvm_dmm_pool *pool, pgoff_t index, unsigned int flags,
 		*writable = (flags & DMM_WRITE) || dmm_writable(fault.e);
 	return r;
 }
+
+/**
+ * kvm_dmm_fetch - bring the content of a token back before it is touched
+ * @pool: the pool
+ * @index: page offset
+ *
+ * For reading ahead: takes no more than what the pool's limit leaves.
+ *
+ * Context: May sleep; no busy bit is held.
+ * Return: 1: the content came back; 0: there was no token; -EBUSY: the pool is
+ *	at its limit; otherwise as dmm_resolve().
+ */
+int kvm_dmm_fetch(struct kvm_dmm_pool *pool, pgoff_t index)
+{
+	struct page *page;
+	int r;
+
+	if (kvm_dmm_peek(pool, index, NULL) != KVM_DMM_TOKEN)
+		return 0;
+	r = dmm_resolve(pool, index, DMM_SPARE | DMM_INTR, &page, NULL);
+	if (r)
+		return r;
+	put_page(page);
+	return 1;
+}
+EXPORT_SYMBOL_GPL(kvm_dmm_fetch);
 
 /**
  * dmm_current - is a page still what an entry has?

@@ -117,7 +117,7 @@ static int dmm_charge_slow(struct kvm_dmm_pool *pool, unsigned long nr,
 	DEFINE_WAIT(wait);
 	int state, r = 0;
 
-	if (flags & DMM_NOWAIT)
+	if (flags & (DMM_NOWAIT | DMM_SPARE))
 		return -EBUSY;
 	state = flags & DMM_INTR ? TASK_INTERRUPTIBLE : TASK_KILLABLE;
 	for (;;) {
@@ -152,10 +152,10 @@ static int dmm_charge_slow(struct kvm_dmm_pool *pool, unsigned long nr,
  * dmm_charge - charge frames that are about to be allocated
  * @pool: the pool
  * @nr: number of frames
- * @flags: DMM_NOWAIT, DMM_INTR
+ * @flags: DMM_NOWAIT, DMM_SPARE, DMM_INTR
  *
  * Context: May sleep; no busy bit is held.
- * Return: 0; -EBUSY: with DMM_NOWAIT at the limit; -EINTR; -ENOMEM: nothing
+ * Return: 0; -EBUSY: with DMM_NOWAIT or DMM_SPARE at the limit; -EINTR; -ENOMEM: nothing
  *	came free for a second.
  */
 int dmm_charge(struct kvm_dmm_pool *pool, unsigned long nr, unsigned int flags)
