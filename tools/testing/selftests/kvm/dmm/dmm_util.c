@@ -7,6 +7,7 @@
 #include <time.h>
 
 #include "dmm_util.h"
+#include "svm_util.h"
 
 #define POOLS			"/sys/kernel/kvm_dmm/pools"
 #define WORDS			(DMM_PAGE / sizeof(uint64_t))
@@ -352,6 +353,79 @@ static struct dmm_guest *__dmm_guest_create(int nr_vcpus, uint32_t ring_bytes)
 		vcpu_args_set(guest->cpu[i].vcpu, 1, gva);
 	}
 	guest->vm = vm;
+	return guest;
+}
+
+/* In the guest's copy of this program: L1 and L2 share their address space. */
+static struct dmm_cmd *l2_cmd;
+
+static void l2_main(void)
+{
+	guest_main(l2_cmd);
+}
+
+/*
+ * L1 of a nested guest: run guest_main() in L2.  What L2 tells the host goes
+ * straight to it, since L1 intercepts no I/O.
+ */
+static void l1_main(struct svm_test_data *svm, struct dmm_cmd *cmd, void *stack,
+		    uint64_t npt)
+{
+	l2_cmd = cmd;
+	generic_svm_setup(svm, l2_main, stack);
+	if (npt) {
+		svm->vmcb->control.nested_ctl = SVM_NESTED_CTL_NP_ENABLE;
+		svm->vmcb->control.nested_cr3 = npt;
+	}
+	run_guest(svm->vmcb, svm->vmcb_gpa);
+	GUEST_FAIL("L2 ended with 0x%x", svm->vmcb->control.exit_code);
+}
+
+#define NPT_BITS	0x7UL		/* present, writable, user */
+#define NPT_LARGE	BIT(7)
+#define NPT_GIBS	16UL
+
+/* L1's nested page tables: the first 16 GiB to themselves, 2 MiB each. */
+static uint64_t l1_npt_create(struct kvm_vm *vm)
+{
+	uint64_t root, pdpt, pd, *entry;
+	unsigned int i, j;
+
+	root = vm_alloc_page_table(vm);
+	pdpt = vm_alloc_page_table(vm);
+	entry = addr_gpa2hva(vm, root);
+	entry[0] = pdpt | NPT_BITS;
+	for (i = 0; i < NPT_GIBS; i++) {
+		pd = vm_alloc_page_table(vm);
+		entry = addr_gpa2hva(vm, pdpt);
+		entry[i] = pd | NPT_BITS;
+		entry = addr_gpa2hva(vm, pd);
+		for (j = 0; j < 512; j++)
+			entry[j] = (i * 512 + j) * DMM_BLOCK | NPT_BITS |
+				   NPT_LARGE;
+	}
+	return root;
+}
+
+struct dmm_guest *dmm_guest_create_nested(bool npt)
+{
+	struct dmm_guest *guest = calloc(1, sizeof(*guest));
+	vm_vaddr_t cmd, svm, stack;
+	struct kvm_vcpu *vcpu;
+	struct kvm_vm *vm;
+
+	TEST_ASSERT(guest, "Out of memory");
+	vm = __vm_create(VM_SHAPE_DEFAULT, 1, (256UL << 20) / DMM_PAGE);
+	vcpu = vm_vcpu_add(vm, 0, l1_main);
+	cmd = vm_vaddr_alloc_page(vm);
+	stack = vm_vaddr_alloc(vm, 4 * DMM_PAGE, KVM_UTIL_MIN_VADDR);
+	vcpu_alloc_svm(vm, &svm);
+	/* As behind a call: the ABI wants it so. */
+	vcpu_args_set(vcpu, 4, svm, cmd, stack + 4 * DMM_PAGE - 8,
+		      npt ? l1_npt_create(vm) : 0);
+	guest->vm = vm;
+	guest->cpu[0].vcpu = vcpu;
+	guest->cpu[0].cmd = addr_gva2hva(vm, cmd);
 	return guest;
 }
 

@@ -127,6 +127,8 @@ struct dmm_guest {
 
 struct dmm_guest *dmm_guest_create(int nr_vcpus);
 struct dmm_guest *dmm_guest_create_ring(int nr_vcpus, uint32_t ring_bytes);
+/* One vCPU whose commands run in L2; @npt: L1 has nested paging, too. */
+struct dmm_guest *dmm_guest_create_nested(bool npt);
 void dmm_guest_free(struct dmm_guest *guest);
 
 /* Map @size bytes of guest physical memory at the same virtual address. */
