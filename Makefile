@@ -5,6 +5,7 @@
 #
 #   KREL=	kernel release (default: the newest 6.12 cloud kernel of Debian 12)
 #   JOBS=	parallel jobs (default: all CPUs)
+#   ROWS=	for "make bench": names or patterns of rows (default: all)
 #   W= C=	for "make modules", as in the kernel (W=1: warnings, C=2: sparse)
 
 DMM := tools/testing/dmm
@@ -36,7 +37,10 @@ check-debug: selftests
 	@$(DMM)/check.sh debug
 
 bench: modules selftests
-	@$(DMM)/bench.sh
+	@$(DMM)/bench.sh $(ROWS)
+
+bench-doc:
+	@$(DMM)/bench.sh --doc
 
 shell: modules
 	@$(DMM)/shell.sh
@@ -51,6 +55,7 @@ help:
 	@echo 'make check-full   the long tests too, and the debug kernel'
 	@echo 'make check-debug  tests on a kernel with KASAN, lockdep, kmemleak, fault injection'
 	@echo 'make bench        what guest memory costs, against other kinds of memory'
+	@echo 'make bench-doc    put the last results of make bench into the documentation'
 	@echo 'make shell        a prompt in the emulated host, with QEMU and a guest'
 	@echo 'make selftests    build the test programs only'
 	@echo 'make clean        remove build/; downloads and debug kernel stay in the cache'
@@ -58,4 +63,4 @@ help:
 	@echo 'KREL=<release> chooses the kernel, now: $(or $(KREL),the newest in Debian 12)'
 	@echo 'cache: $${KVM_DMM_CACHE:-$${XDG_CACHE_HOME:-~/.cache}/kvm-dmm}'
 
-.PHONY: all modules selftests demo check check-full check-debug bench shell clean help
+.PHONY: all modules selftests demo check check-full check-debug bench bench-doc shell clean help

@@ -12,43 +12,56 @@ usage() {
 usage: bench.sh [OPTION...] [ROW-PATTERN...]
   --paging npt|shadow	only one of them (both)
   --runs N		runs that count, after one that doesn't (5)
-  --out DIR		where results go (build/<release>/bench)
+  --jobs N		emulated hosts at a time (as many as CPUs, at most 2)
+  --out DIR		where results go (build/<release>/bench, or bench-part
+			if not everything is measured)
+  --doc			measure nothing: put the results of the last full run
+			into the documentation
 Results: bench.md and bench.json, and a summary for the eye.  The exit status is
 1 if a target is not met or something could not be measured.
 
-A row is a file bench/rows/*.row of lines KEY VALUE:
-  title			what is measured
-  measure		a command that prints a number; programs of the
-			selftests and files of bench/ are found by their name
-  against		a command to compare with, in the same boot
-  against-stock		the same in a boot with Debian's own KVM modules
-  target-npt, target-shadow
-			what the ratio may be, or the number if there is nothing
-			to compare with: 0.5 or 1/2; none: for information
-  unit			of the numbers (instructions/page)
-  paging		npt or shadow: measure only there (both)
+A row is a file bench/rows/*.row; bench/rows/README tells how to write one.
+ROW-PATTERN: name of a row without .row, or a pattern as '8?-*'.
 U
 	exit "${1:-0}"
 }
 
-only='' runs=5 out=''
+only='' runs=5 out='' doc='' jobs=$((JOBS < 2 ? JOBS : 2))
 patterns=()
 while [ $# -gt 0 ]; do
 	case $1 in
 	--paging)	only=$2; shift ;;
 	--runs)		runs=$2; shift ;;
+	--jobs)		jobs=$2; shift ;;
 	--out)		out=$2; shift ;;
+	--doc)		doc=1 ;;
 	-h|--help)	usage ;;
 	-*)		usage 2 >&2 ;;
 	*)		patterns+=("$1") ;;
 	esac
 	shift
 done
+case $only in ''|npt|shadow) ;; *) usage 2 >&2 ;; esac
 
+need_packages python3
 KREL=$(choose_release)
 export KREL
 release_dirs
-out=${out:-$OUT/bench}
+report=$DMM/bench/report
+if [ -z "$out" ]; then
+	out=$OUT/bench
+	[ ${#patterns[@]} = 0 ] && [ -z "$only" ] || out=$OUT/bench-part
+fi
+
+if [ -n "$doc" ]; then
+	docs=$TOP/Documentation/virt/kvm/dmm
+	[ -e "$out/bench.json" ] || die "no results: run make bench"
+	"$report" into "$docs/benchmark.rst" "$out/bench.json"
+	"$DMM/bench/chart" "$out/bench.json" >"$docs/benchmark.svg"
+	say DOC "Documentation/virt/kvm/dmm/benchmark.rst, benchmark.svg"
+	exit
+fi
+
 testbin=$OUT/selftests/bin
 [ -e "$OUT/modules/kvm.ko" ] || die "no modules: run make modules"
 [ -x "$testbin/dmm/dmm_bench" ] || die "no test programs: run make selftests"
@@ -63,70 +76,78 @@ wanted() {
 	return 1
 }
 
-# read_rows PAGING: the rows to measure, as report.awk wants them
+# read_rows PAGING: what to measure, as "report collect" wants it.
 read_rows() {
-	local file name key value
+	local file name key value line paging
 	for file in "$DMM"/bench/rows/*.row; do
 		name=$(basename "$file" .row)
 		wanted "$name" || continue
-		local title='' unit=instructions/page paging='' measure='' against='' modules=ours target=''
+		line=row$'\t'$1$'\t'$name
+		paging=''
 		while read -r key value || [ -n "$key" ]; do
 			case $key in
-			''|'#'*)	;;
-			title)		title=$value ;;
-			unit)		unit=$value ;;
+			''|'#'*)	continue ;;
 			paging)		paging=$value ;;
-			measure)	measure=$value ;;
-			against)	against=$value ;;
-			against-stock)	against=$value modules=stock ;;
-			"target-$1")	target=$value ;;
-			target-npt|target-shadow) ;;
+			title|name|unit|measure|against|against-stock|against-name|target-npt|target-shadow) ;;
 			*)		die "$name.row: what is \"$key\"?" ;;
 			esac
+			line+=$'\t'$key=$value
 		done <"$file"
-		[ -n "$title" ] || die "$name.row: no title"
-		[ -n "$measure" ] || die "$name.row: nothing to measure"
+		for key in title measure; do
+			[[ $line == *$'\t'$key=?* ]] || die "$name.row: no $key"
+		done
 		[ -z "$paging" ] || [ "$paging" = "$1" ] || continue
-		printf 'row\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\n' "$name" "$title" "$unit" "$1" \
-			"$measure" "$against" "$modules" "$target"
+		echo "$line"
 	done
 }
 
-# commands MODULES: what the rows given want to have measured there, each once
+# commands MODULES: what the rows given want to have measured there, each once.
 commands() {
-	awk -F '\t' -v modules="$1" '
-		function add(c) { if (c != "" && !seen[c]++) print c }
-		modules == "ours" { add($6) }
-		modules == $8 { add($7) }'
+	local keys='measure|against'
+	[ "$1" = ours ] || keys=against-stock
+	tr '\t' '\n' | sed -nE "s/^($keys)=//p" | awk '!seen[$0]++'
 }
 
-# boot PAGING MODULES LIST: measure, append to $tmp/values
+# boot PAGING MODULES LIST: measure, append to $tmp/PAGING/values.
 boot() {
-	local word file npt=1 args=() rc=0 n round value
+	local word file npt=1 args=() rc=0 n round value dir=$tmp/$1
 	[ "$1" = npt ] || npt=0
 	if [ "$2" = ours ]; then args=(--modules "$tmp/modules"); else args=(--modules stock); fi
-	rm -rf "$tmp/files"
-	mkdir "$tmp/files"
-	cp "$3" "$tmp/files/list"
-	install -m 755 "$DMM/bench/run" "$tmp/files/"
+	rm -rf "$dir/files"
+	mkdir "$dir/files"
+	cp "$3" "$dir/files/list"
+	install -m 755 "$DMM/bench/run" "$dir/files/"
 	# shellcheck disable=SC2013	# words, indeed
 	for word in $(cat "$3"); do
 		for file in "$testbin/$word" "$testbin/dmm/$word" "$DMM/bench/$word"; do
-			[ ! -x "$file" ] || [ -d "$file" ] || cp "$file" "$tmp/files/"
+			[ ! -x "$file" ] || [ -d "$file" ] || cp "$file" "$dir/files/"
 		done
 	done
 	say BOOT "$1, modules: $2, $(wc -l <"$3") commands, $runs runs and one to warm up"
-	"$DMM/host.sh" --icount --npt "$npt" --timeout 3600 --files "$tmp/files" "${args[@]}" \
-		--result "$tmp/result" --log "$OUT/host/bench-$1-$2.log" \
+	"$DMM/host.sh" --icount --npt "$npt" --mem 3G --timeout 3600 --files "$dir/files" \
+		"${args[@]}" --result "$dir/result" --log "$OUT/host/bench-$1-$2.log" \
 		-- ./run list $((runs + 1)) || rc=$?
 	if [ "$rc" != 0 ]; then
 		echo "bench.sh: a run with $1, modules $2, ended with status $rc" >&2
-		status=1
+		return 1
 	fi
-	grep '^bench ' "$tmp/result" | while read -r _ n round value; do
-		[ "$round" != 0 ] || [ "$value" = failed ] || continue
+	grep '^bench ' "$dir/result" | while read -r _ n round value; do
+		case $value in
+		missing|failed)	;;
+		*)		[ "$round" != 0 ] || continue ;;
+		esac
 		printf 'value\t%s\t%s\t%s\t%s\n' "$1" "$2" "$(sed -n "${n}p" "$3")" "$value"
-	done >>"$tmp/values"
+	done >>"$dir/values"
+}
+
+# measure PAGING: all boots with it.
+measure() {
+	local modules failed=0
+	for modules in ours stock; do
+		commands "$modules" <"$tmp/$1/rows" >"$tmp/$1/list"
+		[ ! -s "$tmp/$1/list" ] || boot "$1" "$modules" "$tmp/$1/list" || failed=1
+	done
+	return $failed
 }
 
 mkdir -p "$out"
@@ -134,42 +155,39 @@ status=0
 tmp=$(mktemp -d "$OUT/bench.XXXXXX")
 trap 'rm -rf "$tmp"' EXIT
 cp -r "$OUT/modules" "$tmp/modules"	# the same ones in every boot
-: >"$tmp/values"
-: >"$tmp/rows"
 commit=$(git -C "$TOP" rev-parse --short=12 HEAD 2>/dev/null || echo unknown)
 [ -z "$(git -C "$TOP" status --porcelain -uno 2>/dev/null)" ] || commit=$commit-dirty
 
+pagings=()
 for paging in npt shadow; do
 	[ -z "$only" ] || [ "$only" = "$paging" ] || continue
-	read_rows "$paging" >"$tmp/rows.$paging"
-	cat "$tmp/rows.$paging" >>"$tmp/rows"
-	for modules in ours stock; do
-		commands "$modules" <"$tmp/rows.$paging" >"$tmp/list"
-		[ ! -s "$tmp/list" ] || boot "$paging" "$modules" "$tmp/list"
-	done
+	mkdir "$tmp/$paging"
+	: >"$tmp/$paging/values"
+	read_rows "$paging" >"$tmp/$paging/rows"
+	[ ! -s "$tmp/$paging/rows" ] || pagings+=("$paging")
 done
-[ -s "$tmp/rows" ] || die "no such rows"
+[ ${#pagings[@]} -gt 0 ] || die "no such rows"
 
-date=$(date -u +%Y-%m-%dT%H:%M:%SZ)
-note="Counted are instructions of the emulated host: no misses of caches or TLBs, and
-not what a real exit costs.  Each figure is the median of $runs runs in one boot; spread
-is the largest difference of two runs, of the worse side."
-{
-	printf 'info\trelease\t%s\ninfo\tcommit\t%s\ninfo\tdate\t%s\n' "$KREL" "$commit" "$date"
-	cat "$tmp/values" "$tmp/rows"
-} | awk -v runs="$runs" -v json="$out/bench.json" -v markdown="$tmp/md" -v text="$tmp/text" \
-	-f "$DMM/bench/report.awk" || status=1
-{
-	echo "# What guest memory costs"
-	echo
-	echo "Kernel $KREL, commit $commit, $date."
-	echo
-	echo "$note"
-	echo
-	cat "$tmp/md"
-} >"$out/bench.md"
-cat "$tmp/text"
-echo
-echo "$note"
+# Counting is not disturbed by what runs beside it.
+children=()
+for paging in "${pagings[@]}"; do
+	(measure "$paging") > >(sed -u "s/^/$paging: /") 2>&1 &
+	children+=($!)
+	[ "$jobs" -gt 1 ] || wait $! || status=1
+done
+if [ "$jobs" -gt 1 ]; then
+	for child in "${children[@]}"; do
+		wait "$child" || status=1
+	done
+fi
+
+for paging in "${pagings[@]}"; do
+	cat "$tmp/$paging/values" "$tmp/$paging/rows"
+done | "$report" collect date="$(date -u +%Y-%m-%dT%H:%M:%SZ)" release="$KREL" commit="$commit" \
+	qemu="$(qemu-system-x86_64 --version | sed -n 's/^QEMU emulator version \([0-9.]*\).*/QEMU \1/p')" \
+	runs="$runs" >"$out/bench.json"
+"$report" markdown "$out/bench.json" >"$out/bench.md"
+"$report" text "$out/bench.json"
+"$report" check "$out/bench.json" || status=1
 say RESULT "${out#"$TOP"/}/bench.md, bench.json"
 exit "$status"

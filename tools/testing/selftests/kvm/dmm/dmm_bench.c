@@ -2,334 +2,570 @@
 /*
  * What guest memory costs, on dmmfs and on other kinds of memory.
  *
- *	dmm_bench OPERATION MEMORY
+ *	dmm_bench [OPTION...] MEMORY [STEP...] -- STEP... [-- STEP...]
  *
- * prints one number: nanoseconds a page, or what the operation says.  Where an
- * instruction is a nanosecond, see tools/testing/dmm/bench, that is the number
- * of instructions that host and guest took.
+ * makes a guest with memory of some kind, does the first steps, measures the
+ * second ones, does the third ones, and prints one number: nanoseconds a page,
+ * or what an option says.  Where an instruction is a nanosecond, see
+ * tools/testing/dmm/bench, that is the number of instructions that host and
+ * guest took.  "dmm_bench -h" lists what there is.
+ *
+ * The exit status is 4 if what is to be measured doesn't exist here: a policy,
+ * or one of its numbers, or an operation of the file system.
  */
 #include <fcntl.h>
+#include <linux/fs.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/wait.h>
 #include <time.h>
 
+#include "dmm_bench.h"
 #include "dmm_util.h"
 #include "userfaultfd_util.h"
 
-#define SIZE	(64UL << 20)
-#define PAGES	(SIZE / DMM_PAGE)
 #define PUNCH	(FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE)
+#define CHUNK	(1UL << 20)
 
-enum kind { ANONYMOUS, THP, UFFD, SHMEM, DMMFS, BLOCKS, NR_KINDS };
+enum kind { ANONYMOUS, THP, SHMEM, UFFD, UFFD_MINOR, DMMFS, DMMFS_DEFAULT, NR_KINDS };
 
-static const char * const kinds[NR_KINDS] = {
-	[ANONYMOUS]	= "anonymous",
-	[THP]		= "thp",
-	[UFFD]		= "uffd",
-	[SHMEM]		= "shmem",
-	[DMMFS]		= "dmmfs",
-	[BLOCKS]	= "dmmfs-blocks",
+static const struct {
+	const char *name;
+	const char *help;
+} kinds[NR_KINDS] = {
+	[ANONYMOUS]	= { "anonymous", "4 KiB pages" },
+	[THP]		= { "thp", "anonymous, transparent huge pages" },
+	[SHMEM]		= { "shmem", "a memfd" },
+	[UFFD]		= { "uffd", "anonymous, filled by userfaultfd (MISSING)" },
+	[UFFD_MINOR]	= { "uffd-minor", "a memfd that is full, mapped by userfaultfd" },
+	[DMMFS]		= { "dmmfs", "4 KiB pages, one a fault, unless steps say otherwise" },
+	[DMMFS_DEFAULT]	= { "dmmfs-default", "dmmfs as it comes" },
 };
 
-/* A guest with SIZE bytes of some kind of memory that nobody has touched. */
-struct bench {
+/*
+ * @kind: of its memory
+ * @guest: the guest with that memory
+ * @mem: the memory
+ * @other: a second dmmfs file: what a clone was made of, or the clone
+ * @uffd: who fills the memory
+ * @image: content to fill it with
+ * @out: pages that were taken out last
+ */
+static struct bench {
 	enum kind kind;
 	struct dmm_guest *guest;
 	struct dmm_mem mem;
+	struct dmm_mem other;
 	struct uffd_desc *uffd;
-};
+	char *image;
+	uint64_t out;
+} b = { .other.fd = -1 };
 
-static double now(void)
+static uint64_t size = 32UL << 20;
+
+static bool on_dmmfs(void)
 {
-	struct timespec ts;
-
-	clock_gettime(CLOCK_MONOTONIC, &ts);
-	return ts.tv_sec * 1e9 + ts.tv_nsec;
+	return b.kind >= DMMFS;
 }
 
-static char zeroes[DMM_PAGE];
+static void missing(const char *what)
+{
+	fprintf(stderr, "dmm_bench: there is no %s\n", what);
+	exit(BENCH_MISSING);
+}
 
 static int serve(int mode, int uffd, struct uffd_msg *msg)
 {
+	uint64_t at = msg->arg.pagefault.address & ~(DMM_PAGE - 1);
+	static char zeroes[DMM_PAGE];
+	struct uffdio_continue go_on = {
+		.range = { .start = at, .len = DMM_PAGE },
+	};
 	struct uffdio_copy copy = {
 		.src = (uintptr_t)zeroes,
-		.dst = msg->arg.pagefault.address & ~(DMM_PAGE - 1),
+		.dst = at,
 		.len = DMM_PAGE,
 	};
 
+	if (mode == UFFDIO_REGISTER_MODE_MINOR)
+		return ioctl(uffd, UFFDIO_CONTINUE, &go_on);
+	if (b.image)
+		copy.src = (uintptr_t)b.image + at - (uintptr_t)b.mem.hva;
 	return ioctl(uffd, UFFDIO_COPY, &copy);
 }
 
 static void *aligned_map(int flags, int fd)
 {
-	char *p = mmap(NULL, SIZE + DMM_BLOCK, PROT_NONE,
+	char *p = mmap(NULL, size + DMM_BLOCK, PROT_NONE,
 		       MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
 
 	TEST_ASSERT(p != MAP_FAILED, "mmap() failed");
 	p = (char *)(((uintptr_t)p + DMM_BLOCK - 1) & ~(DMM_BLOCK - 1));
-	p = mmap(p, SIZE, PROT_READ | PROT_WRITE, flags | MAP_FIXED, fd, 0);
+	p = mmap(p, size, PROT_READ | PROT_WRITE, flags | MAP_FIXED, fd, 0);
 	TEST_ASSERT(p != MAP_FAILED, "mmap() of guest memory failed");
 	return p;
 }
 
-static void bench_begin(struct bench *b)
+/* What a policy does not know it does not do. */
+static void one_page_a_fault(unsigned long ino)
 {
-	struct dmm_mem *mem = &b->mem;
-	int advice;
+	int r = dmm_pool_set(ino, "demand/fault_around_bytes", "4K");
 
-	switch (b->kind) {
+	TEST_ASSERT(!r || r == -ENOENT, "demand/fault_around_bytes: %d", r);
+	r = dmm_pool_set(ino, "demand/block", "never");
+	TEST_ASSERT(!r || r == -ENOENT, "demand/block: %d", r);
+}
+
+static struct dmm_mem dmmfs_create(void)
+{
+	struct dmm_mem mem = dmm_mem_create(size);
+
+	dmm_mem_unmap(&mem);
+	mem.hva = aligned_map(MAP_SHARED, mem.fd);
+	TEST_ASSERT(dmm_has_policy(mem.ino, "demand"),
+		    "dmmfs memory is not filled on demand");
+	if (b.kind == DMMFS)
+		one_page_a_fault(mem.ino);
+	return mem;
+}
+
+/* What the guest needs beside its memory is not to be taken out with that. */
+static void guest_create(void)
+{
+	struct userspace_mem_region *own;
+
+	b.guest = dmm_guest_create(1);
+	dmm_guest_add_mem(b.guest, &b.mem);
+	own = memslot2region(b.guest->vm, 0);
+	TEST_ASSERT(!mlock(own->host_mem, own->region.memory_size), "mlock() failed");
+}
+
+/* A memfd is full: that somebody else has written it is the point. */
+static void fill_memfd(int fd)
+{
+	char *p = calloc(1, CHUNK);
+	uint64_t at;
+
+	TEST_ASSERT(p, "Out of memory");
+	for (at = 0; at < size; at += CHUNK)
+		TEST_ASSERT(pwrite(fd, p, CHUNK, at) == CHUNK, "pwrite() failed");
+	free(p);
+}
+
+static void bench_begin(void)
+{
+	struct dmm_mem *mem = &b.mem;
+	int advice, mode = 0;
+
+	switch (b.kind) {
 	case ANONYMOUS:
 	case THP:
 	case UFFD:
 		mem->hva = aligned_map(MAP_PRIVATE | MAP_ANONYMOUS, -1);
-		advice = b->kind == THP ? MADV_HUGEPAGE : MADV_NOHUGEPAGE;
-		TEST_ASSERT(!madvise(mem->hva, SIZE, advice), "madvise() failed");
+		advice = b.kind == THP ? MADV_HUGEPAGE : MADV_NOHUGEPAGE;
+		TEST_ASSERT(!madvise(mem->hva, size, advice), "madvise() failed");
 		mem->fd = -1;
+		if (b.kind == UFFD)
+			mode = UFFDIO_REGISTER_MODE_MISSING;
 		break;
 	case SHMEM:
-		mem->fd = kvm_memfd_alloc(SIZE, false);
+	case UFFD_MINOR:
+		mem->fd = kvm_memfd_alloc(size, false);
 		mem->hva = aligned_map(MAP_SHARED, mem->fd);
+		if (b.kind == UFFD_MINOR) {
+			fill_memfd(mem->fd);
+			mode = UFFDIO_REGISTER_MODE_MINOR;
+		}
 		break;
 	default:
-		*mem = dmm_mem_create(SIZE);
-		munmap(mem->hva, SIZE);
-		mem->hva = aligned_map(MAP_SHARED, mem->fd);
-		TEST_ASSERT(dmm_has_policy(mem->ino, "demand"),
-			    "dmmfs memory is not filled on demand");
+		*mem = dmmfs_create();
 	}
-	mem->size = SIZE;
+	mem->size = size;
 
-	b->guest = dmm_guest_create(1);
-	dmm_guest_add_mem(b->guest, mem);
-	if (b->kind == UFFD)
-		b->uffd = uffd_setup_demand_paging(UFFDIO_REGISTER_MODE_MISSING,
-						   0, mem->hva, SIZE, 1, serve);
-
-	/* The guest's code, stack and command are no part of any result. */
-	TEST_ASSERT(!dmm_guest_run(b->guest, 0, DMM_OP_TOUCH, DMM_GPA, 0, 0),
-		    "The guest doesn't run");
-	TEST_ASSERT(!dmm_guest_run(b->guest, 0, DMM_OP_READ, DMM_GPA, 0, 0),
-		    "The guest doesn't run");
+	guest_create();
+	if (mode)
+		b.uffd = uffd_setup_demand_paging(mode, 0, mem->hva, size, 1, serve);
 }
 
-static void bench_end(struct bench *b)
+static void guest_do(enum dmm_op op, uint64_t pages)
 {
-	dmm_guest_free(b->guest);
-	if (b->uffd)
-		uffd_stop_demand_paging(b->uffd);
-	dmm_mem_free(&b->mem);
-}
+	int r = dmm_guest_run(b.guest, 0, op, DMM_GPA, pages, 1);
 
-/* All memory is there, but the guest has not seen it. */
-static void populate(struct bench *b)
-{
-	uint64_t huge;
-
-	if (b->kind == BLOCKS)
-		TEST_ASSERT(!fallocate(b->mem.fd, 0, 0, SIZE), "fallocate() failed");
-	TEST_ASSERT(!madvise(b->mem.hva, SIZE, MADV_POPULATE_WRITE),
-		    "MADV_POPULATE_WRITE failed");
-	if (b->kind != BLOCKS && b->kind != DMMFS)
-		return;
-
-	TEST_ASSERT(dmm_pool_get(b->mem.ino, "resident_bytes") == SIZE,
-		    "dmmfs memory is not populated");
-	huge = dmm_pool_get(b->mem.ino, "huge_bytes");
-	TEST_ASSERT(huge == (b->kind == BLOCKS ? SIZE : 0),
-		    "%lu bytes of dmmfs memory are blocks", huge);
-}
-
-static double touch(struct bench *b, enum dmm_op op)
-{
-	double begin = now();
-	int r = dmm_guest_run(b->guest, 0, op, DMM_GPA, PAGES, 1);
-
-	begin = now() - begin;
 	TEST_ASSERT(!r, "The guest failed: %d", r);
-	return begin / PAGES;
-}
-
-static double first_write(struct bench *b)
-{
-	return touch(b, DMM_OP_TOUCH);
-}
-
-static double first_read(struct bench *b)
-{
-	return touch(b, DMM_OP_READ);
-}
-
-/* KVM has dropped its mappings, the memory is where it was. */
-static double populated_write(struct bench *b)
-{
-	populate(b);
-	return touch(b, DMM_OP_TOUCH);
-}
-
-static double punch_whole(struct bench *b)
-{
-	double begin;
-
-	touch(b, DMM_OP_TOUCH);
-	begin = now();
-	TEST_ASSERT(!fallocate(b->mem.fd, PUNCH, 0, SIZE), "fallocate() failed");
-	return (now() - begin) / PAGES;
-}
-
-/* As QEMU's balloon does. */
-static double punch_pages(struct bench *b)
-{
-	double begin;
-	uint64_t at;
-	int bad = 0;
-
-	touch(b, DMM_OP_TOUCH);
-	begin = now();
-	for (at = 0; at < SIZE; at += DMM_PAGE) {
-		bad |= fallocate(b->mem.fd, PUNCH, at, DMM_PAGE);
-		bad |= madvise(b->mem.hva + at, DMM_PAGE, MADV_DONTNEED);
-	}
-	begin = now() - begin;
-	TEST_ASSERT(!bad, "fallocate() or madvise() failed");
-	return begin / PAGES;
-}
-
-/* Nanoseconds to lower or to raise a limit that the pool stays below. */
-static double resize(struct bench *b, bool lower)
-{
-	char *path = dmm_pool_path(b->mem.ino, "max_bytes");
-	int fd = open(path, O_WRONLY), i, rounds = 100;
-	double begin, total = 0;
-
-	TEST_ASSERT(fd >= 0, "open(%s) failed", path);
-	for (i = 0; i < 2 * rounds; i++) {
-		char value[32];
-		int n = sprintf(value, "%lu", i & 1 ? SIZE : SIZE / 2);
-
-		begin = now();
-		TEST_ASSERT(pwrite(fd, value, n, 0) == n, "Resize failed");
-		if (lower != (i & 1))
-			total += now() - begin;
-	}
-	close(fd);
-	free(path);
-	return total / rounds;
-}
-
-static double resize_lower(struct bench *b)
-{
-	return resize(b, true);
-}
-
-static double resize_raise(struct bench *b)
-{
-	return resize(b, false);
-}
-
-/* Free memory, with the pages that CPUs keep at hand. */
-static double free_bytes(void)
-{
-	FILE *f = fopen("/proc/zoneinfo", "r");
-	double pages = 0, n;
-	char line[128];
-
-	TEST_ASSERT(f, "Can't open /proc/zoneinfo");
-	while (fgets(line, sizeof(line), f)) {
-		if (sscanf(line, " nr_free_pages %lf", &n) == 1 ||
-		    sscanf(line, " count: %lf", &n) == 1)
-			pages += n;
-	}
-	fclose(f);
-	return pages * DMM_PAGE;
 }
 
 /*
- * Bytes that the map takes for each page of guest memory: one page in each of
- * many regions is used, so nearly all that isn't those pages is the map.
+ * The guest's code, stack and command are no part of any result.  With its
+ * interrupts off it waits for its memory itself: to have a kworker wait makes
+ * userfaultfd by half dearer.
  */
-#define REGIONS		16384UL
-#define MAP_SIZE	(REGIONS * DMM_BLOCK)
-
-/* Give files back for good: the kernel does so when it gets to it. */
-static void map_free(struct dmm_mem *mem)
+static void guest_warm_up(void)
 {
-	dmm_mem_free(mem);
-	TEST_ASSERT(dmm_pool_gone(mem->ino), "A closed file remains");
-	usleep(100000);
+	guest_do(DMM_OP_CLI, 0);
+	guest_do(DMM_OP_TOUCH, 0);
+	guest_do(DMM_OP_READ, 0);
 }
 
-static double map_in_use(struct bench *b)
+static void bench_end(void)
 {
-	struct dmm_mem mem = dmm_mem_create(MAP_SIZE);
-	double bytes = free_bytes();
-	unsigned long i;
-
-	for (i = 0; i < REGIONS; i++)
-		TEST_ASSERT(pwrite(mem.fd, "", 1, i * DMM_BLOCK) == 1,
-			    "pwrite() failed");
-
-	bytes -= free_bytes();
-	map_free(&mem);
-	return (bytes / REGIONS - DMM_PAGE) / (DMM_BLOCK / DMM_PAGE);
+	dmm_guest_free(b.guest);
+	if (b.uffd)
+		uffd_stop_demand_paging(b.uffd);
+	dmm_mem_free(&b.mem);
+	dmm_mem_free(&b.other);
 }
 
-/* The same for memory that is configured and mapped, but untouched. */
-static double map_untouched(struct bench *b)
+static void guest_touch(enum dmm_op op)
 {
-	double bytes = free_bytes();
-	struct dmm_mem mem = dmm_mem_create(MAP_SIZE);
-
-	bytes -= free_bytes();
-	map_free(&mem);
-	return bytes / (MAP_SIZE / DMM_PAGE);
+	guest_do(op, size / DMM_PAGE);
 }
 
-static const struct operation {
+static void step_write(const char *arg)
+{
+	guest_touch(DMM_OP_TOUCH);
+}
+
+static void step_read(const char *arg)
+{
+	guest_touch(DMM_OP_READ);
+}
+
+static void step_write_random(const char *arg)
+{
+	guest_touch(DMM_OP_TOUCH_RANDOM);
+}
+
+static void step_read_random(const char *arg)
+{
+	guest_touch(DMM_OP_READ_RANDOM);
+}
+
+static void step_populate(const char *arg)
+{
+	TEST_ASSERT(!madvise(b.mem.hva, size, MADV_POPULATE_WRITE),
+		    "MADV_POPULATE_WRITE failed");
+}
+
+static void step_fallocate(const char *arg)
+{
+	TEST_ASSERT(!fallocate(b.mem.fd, 0, 0, size), "fallocate() failed");
+}
+
+static void step_fill(const char *content)
+{
+	bench_fill(b.mem.hva, size, content);
+
+	/* A VMM has mapped little of what its guest has written. */
+	if (b.mem.fd >= 0)
+		TEST_ASSERT(!madvise(b.mem.hva, size, MADV_DONTNEED),
+			    "madvise() failed");
+	guest_touch(DMM_OP_TOUCH);
+}
+
+static void step_verify(const char *content)
+{
+	uint64_t bad = bench_bad_pages(b.mem.hva, size, content);
+
+	TEST_ASSERT(!bad, "%lu pages have lost their content", bad);
+}
+
+static void step_image(const char *path)
+{
+	int fd = open(path, O_RDWR | O_CREAT | O_TRUNC, 0600);
+	char *p;
+
+	TEST_ASSERT(fd >= 0 && !ftruncate(fd, size), "Can't make %s", path);
+	p = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+	TEST_ASSERT(p != MAP_FAILED, "mmap() of %s failed", path);
+	bench_fill(p, size, "half");
+	munmap(p, size);
+
+	b.image = mmap(NULL, size, PROT_READ, MAP_PRIVATE, fd, 0);
+	TEST_ASSERT(b.image != MAP_FAILED, "mmap() of %s failed", path);
+	close(fd);
+}
+
+static void step_punch(const char *arg)
+{
+	TEST_ASSERT(!fallocate(b.mem.fd, PUNCH, 0, size), "fallocate() failed");
+}
+
+/* As QEMU's balloon does. */
+static void step_punch_pages(const char *arg)
+{
+	uint64_t at;
+	int bad = 0;
+
+	for (at = 0; at < size; at += DMM_PAGE) {
+		bad |= fallocate(b.mem.fd, PUNCH, at, DMM_PAGE);
+		bad |= madvise(b.mem.hva + at, DMM_PAGE, MADV_DONTNEED);
+	}
+	TEST_ASSERT(!bad, "fallocate() or madvise() failed");
+}
+
+static uint64_t pages_out(void)
+{
+	if (on_dmmfs())
+		return dmm_pool_get(b.mem.ino, "swapped_bytes") / DMM_PAGE;
+	return bench_swapped_pages(b.mem.hva, size);
+}
+
+/* Ask for all of it until nearly all of it has gone. */
+static void step_out(const char *arg)
+{
+	uint64_t pages = size / DMM_PAGE;
+	char value[32];
+	int r, tries;
+
+	for (tries = 0; tries < 10; tries++) {
+		sprintf(value, "%lu", (pages - pages_out()) * DMM_PAGE);
+		if (on_dmmfs())
+			r = dmm_pool_set(b.mem.ino, "reclaim", value);
+		else
+			r = bench_memcg_set("memory.reclaim", value);
+		TEST_ASSERT(!r || r == -EAGAIN || r == -EBUSY, "Reclaim: %d", r);
+		b.out = pages_out();
+		if (b.out >= pages - pages / 32)
+			return;
+	}
+	TEST_FAIL("Of %lu pages no more than %lu can be taken out", pages, b.out);
+}
+
+static void step_ksm(const char *passes)
+{
+	bench_ksm(b.mem.hva, size, atoi(passes));
+}
+
+static void step_clone(const char *arg)
+{
+	b.other = dmmfs_create();
+	if (!ioctl(b.other.fd, FICLONE, b.mem.fd))
+		return;
+	if (errno == EOPNOTSUPP || errno == ENOTTY)
+		missing("FICLONE");
+	TEST_FAIL("FICLONE failed");
+}
+
+static void step_copy(const char *arg)
+{
+	char *p = malloc(CHUNK);
+	uint64_t at;
+	int bad = 0;
+
+	b.other = dmmfs_create();
+	for (at = 0; at < size; at += CHUNK) {
+		bad |= pread(b.mem.fd, p, CHUNK, at) != CHUNK;
+		bad |= pwrite(b.other.fd, p, CHUNK, at) != CHUNK;
+	}
+	TEST_ASSERT(!bad, "pread() or pwrite() failed");
+	free(p);
+}
+
+/* Go on with a guest that has the clone for its memory. */
+static void step_switch(const char *arg)
+{
+	struct dmm_mem mem = b.mem;
+
+	dmm_guest_free(b.guest);
+	b.mem = b.other;
+	b.other = mem;
+	guest_create();
+	guest_warm_up();
+}
+
+static void step_shell(const char *command)
+{
+	char *pool = dmm_pool_path(b.mem.ino, "");
+	int r;
+
+	setenv("POOL", pool, 1);
+	free(pool);
+	r = system(command);
+	if (WIFEXITED(r) && WEXITSTATUS(r) == BENCH_MISSING)
+		missing(command);
+	TEST_ASSERT(!r, "'%s' failed: %#x", command, r);
+}
+
+/* FILE:NUMBER, until NUMBER is reached */
+static void step_until(const char *arg)
+{
+	const char *number = strrchr(arg, ':');
+	uint64_t wanted = number ? strtoull(number + 1, NULL, 0) : 0;
+	char *file = strndup(arg, number ? number - arg : 0);
+	int tries;
+
+	for (tries = 0; tries < 60000; tries++) {
+		if (dmm_pool_get(b.mem.ino, file) >= wanted)
+			break;
+		usleep(1000);
+	}
+	TEST_ASSERT(tries < 60000, "%s hasn't come to pass in a minute", arg);
+	free(file);
+}
+
+/* FILE=VALUE, or FILE==NUMBER, which has to be so */
+static void step_pool(const char *arg)
+{
+	const char *value = strchr(arg, '=') + 1;
+	char *file = strndup(arg, value - 1 - arg);
+	uint64_t have;
+	int r;
+
+	if (!on_dmmfs()) {
+		TEST_FAIL("%s: not on dmmfs", arg);
+	} else if (*value == '=') {
+		have = dmm_pool_get(b.mem.ino, file);
+		TEST_ASSERT(have == bench_bytes(value + 1), "%s, but it is %lu",
+			    arg, have);
+	} else {
+		r = dmm_pool_set(b.mem.ino, file, value);
+		if (r == -ENOENT)
+			missing(arg);
+		TEST_ASSERT(!r, "%s: %d", arg, r);
+	}
+	free(file);
+}
+
+/* @waits: somebody else does the work, and sleeps in between. */
+static const struct step {
 	const char *name;
-	double (*run)(struct bench *b);
-	bool no_guest;
-} operations[] = {
-	{ "first-write", first_write },
-	{ "first-read", first_read },
-	{ "populated-write", populated_write },
-	{ "punch-whole", punch_whole },
-	{ "punch-pages", punch_pages },
-	{ "resize-lower", resize_lower },
-	{ "resize-raise", resize_raise },
-	{ "map-in-use", map_in_use, true },
-	{ "map-untouched", map_untouched, true },
+	void (*run)(const char *arg);
+	const char *help;
+	bool waits;
+} steps[] = {
+	{ "write", step_write, "the guest writes a word to each page" },
+	{ "read", step_read, "the guest reads a word of each page" },
+	{ "write-random", step_write_random, "the same in random order" },
+	{ "read-random", step_read_random, "the same in random order" },
+	{ "fill:CONTENT", step_fill, "content, mapped by the guest: half, mixed (LZ4 compresses\n"
+		"both to half, the latter with more work), random, equal (16 pages each),\n"
+		"same (filled with a word)" },
+	{ "verify:CONTENT", step_verify, "fail if the content isn't that" },
+	{ "populate", step_populate, "the VMM touches each page" },
+	{ "fallocate", step_fallocate, "the file is allocated, by 2 MiB" },
+	{ "image:PATH", step_image, "make an image file; userfaultfd fills memory from it" },
+	{ "punch", step_punch, "make a hole of all of it" },
+	{ "punch-pages", step_punch_pages, "page by page, as a balloon does" },
+	{ "out", step_out, "reclaim all of it; now \"a page\" is one that went out" },
+	{ "ksm:N", step_ksm, "N passes of ksmd", true },
+	{ "clone", step_clone, "FICLONE the file" },
+	{ "copy", step_copy, "read and write the file" },
+	{ "switch", step_switch, "go on with the clone" },
+	{ "sh:COMMAND", step_shell, "run by a shell; the pool is in ${POOL}" },
+	{ "until:FILE:N", step_until, "wait until a number of the pool is N", true },
+	{ "FILE=VALUE", step_pool, "write to a file of the pool in sysfs" },
+	{ "FILE==BYTES", step_pool, "fail if a number of the pool isn't that" },
 };
+
+static const struct step *find_step(const char *word, const char **arg)
+{
+	const struct step *step;
+	size_t len;
+
+	for (step = steps; step < steps + ARRAY_SIZE(steps); step++) {
+		len = strcspn(step->name, ":");
+		*arg = step->name[len] ? word + len + 1 : NULL;
+		if (!strncmp(word, step->name, len) &&
+		    word[len] == step->name[len])
+			return step;
+	}
+	*arg = word;
+	return strchr(word, '=') ? step - 1 : NULL;
+}
+
+static void usage(void)
+{
+	const struct step *step;
+	int kind;
+
+	printf("usage: dmm_bench [OPTION...] MEMORY [STEP...] -- STEP... [-- STEP...]\n"
+	       "The steps between the dashes are measured.\n\n"
+	       "-m SIZE\t\tsize of the memory (32M)\n"
+	       "-n ROUNDS\tmeasure the average of that many rounds\n"
+	       "-t\t\tin total, not for each page\n"
+	       "-x COUNTER\tmeasure a counter of the vCPU, such as exits\n\nMEMORY:\n");
+	for (kind = 0; kind < NR_KINDS; kind++)
+		printf("%-15s %s\n", kinds[kind].name, kinds[kind].help);
+	printf("\nSTEP:\n");
+	for (step = steps; step < steps + ARRAY_SIZE(steps); step++)
+		printf("%-15s %s\n", step->name, step->help);
+}
+
+/* Do steps up to the next dashes; returns what follows those. */
+static char **do_steps(char **word)
+{
+	const char *arg;
+
+	for (; *word && strcmp(*word, "--"); word++)
+		find_step(*word, &arg)->run(arg);
+	return *word ? word + 1 : word;
+}
 
 int main(int argc, char **argv)
 {
-	const char *name = argc > 2 ? argv[2] : "dmmfs";
-	const struct operation *op = operations;
-	const struct operation *end = op + ARRAY_SIZE(operations);
-	struct bench b = { .kind = 0 };
+	const char *counter = NULL, *arg;
+	bool total = false, waits = false;
+	int opt, i, parts = 0, rounds = 1;
+	char **measured, **rest = NULL;
 	double result;
 
-	while (op < end && (argc < 2 || strcmp(op->name, argv[1])))
-		op++;
-	while (b.kind < NR_KINDS && strcmp(kinds[b.kind], name))
+	while ((opt = getopt(argc, argv, "+m:n:tx:h")) != -1) {
+		switch (opt) {
+		case 'm':
+			size = bench_bytes(optarg);
+			break;
+		case 'n':
+			rounds = atoi_positive("Rounds", optarg);
+			break;
+		case 't':
+			total = true;
+			break;
+		case 'x':
+			counter = optarg;
+			break;
+		case 'h':
+			usage();
+			return 0;
+		default:
+			return 2;
+		}
+	}
+
+	while (b.kind < NR_KINDS &&
+	       (optind == argc || strcmp(kinds[b.kind].name, argv[optind])))
 		b.kind++;
-	if (op == end || b.kind == NR_KINDS) {
-		fprintf(stderr, "usage: dmm_bench OPERATION MEMORY\noperations:");
-		for (op = operations; op < end; op++)
-			fprintf(stderr, " %s", op->name);
-		fprintf(stderr, "\nmemory:");
-		for (b.kind = 0; b.kind < NR_KINDS; b.kind++)
-			fprintf(stderr, " %s", kinds[b.kind]);
-		fprintf(stderr, "\n");
+	for (i = optind + 1; i < argc; i++) {
+		const struct step *step = find_step(argv[i], &arg);
+
+		if (!strcmp(argv[i], "--")) {
+			parts++;
+		} else if (!step) {
+			fprintf(stderr, "dmm_bench: what is \"%s\"?\n", argv[i]);
+			return 2;
+		} else if (parts == 1) {
+			waits |= step->waits;
+		}
+	}
+	if (b.kind == NR_KINDS || parts < 1 || parts > 2 || !size || size % DMM_BLOCK) {
+		fprintf(stderr, "dmm_bench: see dmm_bench -h\n");
 		return 2;
 	}
 
-	if (!op->no_guest)
-		bench_begin(&b);
-	result = op->run(&b);
-	if (!op->no_guest)
-		bench_end(&b);
+	bench_begin();
+	guest_warm_up();
+	measured = do_steps(argv + optind + 1);
 
-	printf("%.4f\n", result);
+	result = -bench_now(b.guest->cpu[0].vcpu, counter, waits);
+	for (i = 0; i < rounds; i++)
+		rest = do_steps(measured);
+	result += bench_now(b.guest->cpu[0].vcpu, counter, waits);
+
+	do_steps(rest);
+	if (!total)
+		result /= b.out ?: size / DMM_PAGE;
+	bench_end();
+
+	printf("%.4f\n", result / rounds);
 	return 0;
 }

@@ -244,6 +244,15 @@ uint64_t dmm_nonzero_pages(const void *mem, uint64_t pages)
 	return bad;
 }
 
+/* A permutation of a power of two of pages. */
+static uint64_t dmm_shuffled(uint64_t i, uint64_t pages)
+{
+	i = i * 0x9e3779b1 & (pages - 1);
+	i ^= i >> 7;
+	i = i * 0x85ebca6b & (pages - 1);
+	return i ^ i >> 7;
+}
+
 static void guest_count(volatile struct dmm_cmd *cmd)
 {
 	volatile uint64_t *first, *last;
@@ -317,6 +326,18 @@ static void guest_main(struct dmm_cmd *cmd)
 				sum += p[i * WORDS];
 			cmd->result = sum;
 			break;
+		case DMM_OP_TOUCH_RANDOM:
+			for (i = 0; i < cmd->pages; i++)
+				p[dmm_shuffled(i, cmd->pages) * WORDS] = cmd->seed;
+			break;
+		case DMM_OP_READ_RANDOM:
+			for (i = sum = 0; i < cmd->pages; i++)
+				sum += p[dmm_shuffled(i, cmd->pages) * WORDS];
+			cmd->result = sum;
+			break;
+		case DMM_OP_CLI:
+			asm volatile("cli");
+			break;
 		case DMM_OP_ADD:
 			for (i = 0; i < cmd->seed; i++)
 				asm volatile("lock incq %0" : "+m"(*p));
@@ -341,8 +362,8 @@ static struct dmm_guest *__dmm_guest_create(int nr_vcpus, uint32_t ring_bytes)
 
 	TEST_ASSERT(guest && nr_vcpus <= DMM_MAX_VCPUS, "Bad number of vCPUs");
 
-	/* Room for the guest's page tables of 256 MiB. */
-	vm = __vm_create(VM_SHAPE_DEFAULT, nr_vcpus, (256UL << 20) / DMM_PAGE);
+	/* Room for the guest's page tables of 1 GiB. */
+	vm = __vm_create(VM_SHAPE_DEFAULT, nr_vcpus, (1UL << 30) / DMM_PAGE);
 	if (ring_bytes)
 		vm_enable_dirty_ring(vm, ring_bytes);
 

@@ -75,6 +75,10 @@ uint64_t dmm_nonzero_pages(const void *mem, uint64_t pages);
  * @DMM_OP_POKE: write @seed to one word
  * @DMM_OP_TOUCH: write @seed to the first word of pages
  * @DMM_OP_READ: sum up the first word of pages
+ * @DMM_OP_TOUCH_RANDOM: the same in random order, for a power of two of pages
+ * @DMM_OP_READ_RANDOM: the same in random order, for a power of two of pages
+ * @DMM_OP_CLI: have interrupts off from now on, so that no page fault is made
+ *	asynchronous
  * @DMM_OP_ADD: atomically add one to a word, @seed times
  * @DMM_OP_COUNT: count up the first and last word of pages that began as
  *	zero, round after round until told to stop or @seed rounds are done.
@@ -91,6 +95,9 @@ enum dmm_op {
 	DMM_OP_POKE,
 	DMM_OP_TOUCH,
 	DMM_OP_READ,
+	DMM_OP_TOUCH_RANDOM,
+	DMM_OP_READ_RANDOM,
+	DMM_OP_CLI,
 	DMM_OP_ADD,
 	DMM_OP_COUNT,
 	DMM_OP_STORM,
