@@ -12,7 +12,7 @@ usage() {
 usage: bench.sh [OPTION...] [ROW-PATTERN...]
   --paging npt|shadow	only one of them (both)
   --runs N		runs that count, after one that doesn't (5)
-  --jobs N		emulated hosts at a time (as many as CPUs, at most 2)
+  --hosts N		emulated hosts at a time (as many as CPUs, at most 2)
   --out DIR		where results go (build/<release>/bench, or bench-part
 			if not everything is measured)
   --doc			measure nothing: put the results of the last full run
@@ -26,13 +26,13 @@ U
 	exit "${1:-0}"
 }
 
-only='' runs=5 out='' doc='' jobs=$((JOBS < 2 ? JOBS : 2))
+only='' runs=5 out='' doc='' hosts=$((JOBS < 2 ? JOBS : 2))
 patterns=()
 while [ $# -gt 0 ]; do
 	case $1 in
 	--paging)	only=$2; shift ;;
 	--runs)		runs=$2; shift ;;
-	--jobs)		jobs=$2; shift ;;
+	--hosts)	hosts=$2; shift ;;
 	--out)		out=$2; shift ;;
 	--doc)		doc=1 ;;
 	-h|--help)	usage ;;
@@ -173,9 +173,9 @@ children=()
 for paging in "${pagings[@]}"; do
 	(measure "$paging") > >(sed -u "s/^/$paging: /") 2>&1 &
 	children+=($!)
-	[ "$jobs" -gt 1 ] || wait $! || status=1
+	[ "$hosts" -gt 1 ] || wait $! || status=1
 done
-if [ "$jobs" -gt 1 ]; then
+if [ "$hosts" -gt 1 ]; then
 	for child in "${children[@]}"; do
 		wait "$child" || status=1
 	done
