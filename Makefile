@@ -42,6 +42,9 @@ bench: modules selftests
 bench-doc:
 	@$(DMM)/bench.sh --doc
 
+patchset:
+	@$(DMM)/patchset.sh
+
 shell: modules
 	@$(DMM)/shell.sh
 
@@ -56,6 +59,7 @@ help:
 	@echo 'make check-debug  tests on a kernel with KASAN, lockdep, kmemleak, fault injection'
 	@echo 'make bench        what guest memory costs, against other kinds of memory'
 	@echo 'make bench-doc    put the last results of make bench into the documentation'
+	@echo 'make patchset     a series for "git am", in build/<release>/patchset'
 	@echo 'make shell        a prompt in the emulated host, with QEMU and a guest'
 	@echo 'make selftests    build the test programs only'
 	@echo 'make clean        remove build/; downloads and debug kernel stay in the cache'
@@ -63,4 +67,4 @@ help:
 	@echo 'KREL=<release> chooses the kernel, now: $(or $(KREL),the newest in Debian 12)'
 	@echo 'cache: $${KVM_DMM_CACHE:-$${XDG_CACHE_HOME:-~/.cache}/kvm-dmm}'
 
-.PHONY: all modules selftests demo check check-full check-debug bench bench-doc shell clean help
+.PHONY: all modules selftests demo check check-full check-debug bench bench-doc shell clean help patchset
