@@ -106,9 +106,11 @@ struct dmm_stats {
  * @wait: for room below @max
  * @margin_work: keeps a distance from @max
  * @policies: attached policies in order of attachment; read under
- *	dmm_policy_srcu, written under @policy_mutex
+ *	@policy_srcu, written under @policy_mutex
  * @by_id: the same by the number in token entries
  * @policy_mutex: serializes attach and detach
+ * @policy_srcu: keeps attached policies from going away while one of their ops
+ *	runs; of the pool's own, so that an op that takes long holds up no other
  * @nr_lazy: attached policies that fill on touch
  * @nr_fillers: attached policies with a fill op
  * @nr_reclaimers: attached policies with a reclaim op
@@ -116,6 +118,7 @@ struct dmm_stats {
  * @name: of the file, NULL without one; protected by dmm_names_lock
  * @domain: sharing domain, "" for none; protected by dmm_names_lock
  * @link: in the list of all pools; protected by dmm_pools_lock
+ * @nr_shrinking: shrinkers that use the pool; protected by dmm_pools_lock
  * @dir: directory in sysfs, a struct dmm_dir
  * @debugfs: directory in debugfs
  * @stats: counters
@@ -143,6 +146,7 @@ struct kvm_dmm_pool {
 	struct list_head policies;
 	struct kvm_dmm_policy __rcu *by_id[DMM_MAX_POLICIES];
 	struct mutex policy_mutex;	/* see above */
+	struct srcu_struct policy_srcu;
 	unsigned int nr_lazy;
 	unsigned int nr_fillers;
 	unsigned int nr_reclaimers;
@@ -151,6 +155,7 @@ struct kvm_dmm_pool {
 	const char *name;
 	char domain[KVM_DMM_NAME_MAX + 1];
 	struct list_head link;
+	unsigned int nr_shrinking;
 	struct kobject *dir;
 	struct dentry *debugfs;
 	struct dmm_stats __percpu *stats;
@@ -309,17 +314,16 @@ int dmm_set_min(struct kvm_dmm_pool *pool, unsigned long min);
 unsigned long dmm_reclaim(struct kvm_dmm_pool *pool, unsigned long nr,
 			  pgoff_t first, pgoff_t last,
 			  enum kvm_dmm_reason reason);
+void dmm_pool_add(struct kvm_dmm_pool *pool);
+void dmm_pool_del(struct kvm_dmm_pool *pool);
 void dmm_queue_work(struct work_struct *work);
 bool dmm_valid_domain(const char *domain);
 int dmm_set_domain(struct kvm_dmm_pool *pool, const char *domain);
 int kvm_dmm_pool_init(void);
 void kvm_dmm_pool_exit(void);
-extern struct mutex dmm_pools_lock;
 extern spinlock_t dmm_names_lock;
-extern struct list_head dmm_pools;
 
 /* policy.c */
-extern struct srcu_struct dmm_policy_srcu;
 int dmm_attach(struct kvm_dmm_pool *pool, const char *name);
 int dmm_attach_list(struct kvm_dmm_pool *pool, const char *names);
 int dmm_normalize_list(const char *names, char *list, size_t size);

@@ -54,6 +54,10 @@ static struct inode *dmm_alloc_inode(struct super_block *sb)
 	/* All but the inode, which has its constructor. */
 	memset((void *)pool + sizeof(pool->inode), 0,
 	       sizeof(*pool) - sizeof(pool->inode));
+	if (init_srcu_struct(&pool->policy_srcu)) {
+		kmem_cache_free(dmm_pool_cache, pool);
+		return NULL;
+	}
 	xa_init(&pool->regions);
 	init_rwsem(&pool->bind_lock);
 	pool->bindings = RB_ROOT_CACHED;
@@ -65,6 +69,12 @@ static struct inode *dmm_alloc_inode(struct super_block *sb)
 	return &pool->inode;
 }
 
+static void dmm_destroy_inode(struct inode *inode)
+{
+	cleanup_srcu_struct(&dmm_pool(inode)->policy_srcu);
+}
+
+/* After a grace period: lookups by RCU may still see the inode. */
 static void dmm_free_inode(struct inode *inode)
 {
 	kmem_cache_free(dmm_pool_cache, dmm_pool(inode));
@@ -80,9 +90,7 @@ static void dmm_evict_inode(struct inode *inode)
 	if (!S_ISREG(inode->i_mode))
 		return;
 
-	mutex_lock(&dmm_pools_lock);
-	list_del_init(&pool->link);
-	mutex_unlock(&dmm_pools_lock);
+	dmm_pool_del(pool);
 	dmm_debugfs_del_pool(pool);
 	dmm_sysfs_del_pool(pool);
 	cancel_work_sync(&pool->eject_work);
@@ -152,9 +160,7 @@ static struct inode *dmm_new_file(struct super_block *sb, struct inode *dir,
 		goto put;
 	}
 	dmm_debugfs_add_pool(pool);
-	mutex_lock(&dmm_pools_lock);
-	list_add_tail(&pool->link, &dmm_pools);
-	mutex_unlock(&dmm_pools_lock);
+	dmm_pool_add(pool);
 	return inode;
 put:
 	iput(inode);
@@ -335,6 +341,7 @@ static int dmm_show_options(struct seq_file *m, struct dentry *root)
 
 static const struct super_operations dmm_super_operations = {
 	.alloc_inode = dmm_alloc_inode,
+	.destroy_inode = dmm_destroy_inode,
 	.free_inode = dmm_free_inode,
 	.evict_inode = dmm_evict_inode,
 	.drop_inode = generic_delete_inode,

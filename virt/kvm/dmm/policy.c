@@ -9,9 +9,6 @@
 
 #include "dmm.h"
 
-/* Keeps attached policies from going away while one of their ops runs. */
-DEFINE_SRCU(dmm_policy_srcu);
-
 static DEFINE_MUTEX(dmm_policies_lock);
 static LIST_HEAD(dmm_policies);		/* protected by dmm_policies_lock */
 
@@ -333,7 +330,7 @@ static void dmm_remove_policy(struct kvm_dmm_pool *pool,
 	list_del_rcu(&policy->link);
 	RCU_INIT_POINTER(pool->by_id[policy->id], NULL);
 	dmm_count_policies(pool);
-	synchronize_srcu(&dmm_policy_srcu);
+	synchronize_srcu(&pool->policy_srcu);
 	/* Wait for who reads or writes its tunables, too. */
 	dmm_tunables_del_policy(policy);
 	ops->detach(policy);
@@ -414,7 +411,7 @@ void dmm_detach_all(struct kvm_dmm_pool *pool)
  * The guest goes on with what is left.  The policy is detached in the
  * background; while that fails it serves its tokens.
  *
- * Context: Any; dmm_policy_srcu is held.
+ * Context: Any; the pool's policy_srcu is held.
  */
 void dmm_eject(struct kvm_dmm_policy *policy, const char *op, int err)
 {
@@ -460,16 +457,16 @@ int dmm_fill_content(struct kvm_dmm_pool *pool, pgoff_t index,
 	struct kvm_dmm_policy *policy;
 	int idx, r = -ENODATA;
 
-	idx = srcu_read_lock(&dmm_policy_srcu);
+	idx = srcu_read_lock(&pool->policy_srcu);
 	list_for_each_entry_srcu(policy, &pool->policies, link,
-				 srcu_read_lock_held(&dmm_policy_srcu)) {
+				 srcu_read_lock_held(&pool->policy_srcu)) {
 		if (!policy->ops->fill || READ_ONCE(policy->ejected))
 			continue;
 		r = policy->ops->fill(policy, index, page);
 		if (r != -ENODATA)
 			break;
 	}
-	srcu_read_unlock(&dmm_policy_srcu, idx);
+	srcu_read_unlock(&pool->policy_srcu, idx);
 	return dmm_policy_error(r);
 }
 
@@ -486,13 +483,13 @@ int dmm_fetch_token(struct kvm_dmm_pool *pool, u64 e, struct page *page)
 	struct kvm_dmm_policy *policy;
 	int idx, r;
 
-	idx = srcu_read_lock(&dmm_policy_srcu);
+	idx = srcu_read_lock(&pool->policy_srcu);
 	policy = srcu_dereference(pool->by_id[dmm_policy_id(e)],
-				  &dmm_policy_srcu);
+				  &pool->policy_srcu);
 	r = policy->ops->fetch(policy, dmm_token(e), page);
 	if (r == -EUCLEAN)
 		dmm_eject(policy, "fetch", r);
-	srcu_read_unlock(&dmm_policy_srcu, idx);
+	srcu_read_unlock(&pool->policy_srcu, idx);
 	return dmm_policy_error(r);
 }
 
@@ -507,10 +504,10 @@ void dmm_free_token(struct kvm_dmm_pool *pool, unsigned int id, u64 token)
 	struct kvm_dmm_policy *policy;
 	int idx;
 
-	idx = srcu_read_lock(&dmm_policy_srcu);
-	policy = srcu_dereference(pool->by_id[id], &dmm_policy_srcu);
+	idx = srcu_read_lock(&pool->policy_srcu);
+	policy = srcu_dereference(pool->by_id[id], &pool->policy_srcu);
 	policy->ops->free_token(policy, token);
-	srcu_read_unlock(&dmm_policy_srcu, idx);
+	srcu_read_unlock(&pool->policy_srcu, idx);
 }
 
 /**
@@ -526,12 +523,12 @@ ssize_t dmm_show_policies(struct kvm_dmm_pool *pool, char *buf)
 	ssize_t len = 0;
 	int idx;
 
-	idx = srcu_read_lock(&dmm_policy_srcu);
+	idx = srcu_read_lock(&pool->policy_srcu);
 	list_for_each_entry_srcu(policy, &pool->policies, link,
-				 srcu_read_lock_held(&dmm_policy_srcu))
+				 srcu_read_lock_held(&pool->policy_srcu))
 		len += sysfs_emit_at(buf, len, "%s%s", len ? " " : "",
 				     policy->ops->name);
-	srcu_read_unlock(&dmm_policy_srcu, idx);
+	srcu_read_unlock(&pool->policy_srcu, idx);
 	return len + sysfs_emit_at(buf, len, "\n");
 }
 

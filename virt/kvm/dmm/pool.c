@@ -17,11 +17,11 @@
 /* How long an access waits for room in a pool before it fails. */
 #define DMM_LIMIT_WAIT	HZ
 
-/* Protects dmm_pools, and pools in it from going away. */
-DEFINE_MUTEX(dmm_pools_lock);
+/* Protects dmm_pools and nr_shrinking of all pools. */
+static DEFINE_MUTEX(dmm_pools_lock);
 /* Protects name and domain of all pools; innermost. */
 DEFINE_SPINLOCK(dmm_names_lock);
-LIST_HEAD(dmm_pools);
+static LIST_HEAD(dmm_pools);
 
 static struct shrinker *dmm_shrinker;
 static struct workqueue_struct *dmm_wq;
@@ -191,9 +191,9 @@ unsigned long dmm_reclaim(struct kvm_dmm_pool *pool, unsigned long nr,
 
 	if (!READ_ONCE(pool->nr_reclaimers))
 		return 0;
-	idx = srcu_read_lock(&dmm_policy_srcu);
+	idx = srcu_read_lock(&pool->policy_srcu);
 	list_for_each_entry_srcu(policy, &pool->policies, link,
-				 srcu_read_lock_held(&dmm_policy_srcu)) {
+				 srcu_read_lock_held(&pool->policy_srcu)) {
 		if (!policy->ops->reclaim || READ_ONCE(policy->ejected) ||
 		    READ_ONCE(policy->draining))
 			continue;
@@ -203,7 +203,7 @@ unsigned long dmm_reclaim(struct kvm_dmm_pool *pool, unsigned long nr,
 		if (rc.nr_done >= nr)
 			break;
 	}
-	srcu_read_unlock(&dmm_policy_srcu, idx);
+	srcu_read_unlock(&pool->policy_srcu, idx);
 	this_cpu_add(pool->stats->count[DMM_STAT_reclaim], rc.nr_done);
 	trace_kvm_dmm_reclaim(pool, reason, nr, rc.nr_done);
 	return rc.nr_done;
@@ -358,25 +358,33 @@ static unsigned long dmm_shrink_count(struct shrinker *shrinker,
 static unsigned long dmm_shrink_scan(struct shrinker *shrinker,
 				     struct shrink_control *sc)
 {
-	unsigned long nr, done = 0;
+	unsigned long nr, done = 0, tries;
 	struct kvm_dmm_pool *pool;
 
 	/* Policies allocate with GFP_NOIO, so they never come back here. */
 	if ((sc->gfp_mask & (__GFP_IO | __GFP_FS)) != (__GFP_IO | __GFP_FS))
 		return SHRINK_STOP;
-	/* The lock keeps the pool alive: eviction takes it off the list. */
 	if (!mutex_trylock(&dmm_pools_lock))
 		return SHRINK_STOP;
-	list_for_each_entry(pool, &dmm_pools, link) {
+	tries = list_count_nodes(&dmm_pools);
+	while (!done && tries-- && !list_empty(&dmm_pools)) {
+		/* The next time somebody else gives. */
+		pool = list_first_entry(&dmm_pools, struct kvm_dmm_pool, link);
+		list_move_tail(&pool->link, &dmm_pools);
 		nr = min(dmm_pool_spare(pool), sc->nr_to_scan);
-		if (nr)
-			done = dmm_reclaim(pool, nr, 0, ULONG_MAX,
-					   KVM_DMM_RECLAIM_HOST);
-		if (done) {
-			/* The next time somebody else gives. */
-			list_move_tail(&pool->link, &dmm_pools);
-			break;
-		}
+		if (!nr)
+			continue;
+		/*
+		 * A policy may take its time: leave the list to others.  The
+		 * count keeps the pool alive, see dmm_pool_del().
+		 */
+		pool->nr_shrinking++;
+		mutex_unlock(&dmm_pools_lock);
+		done = dmm_reclaim(pool, nr, 0, ULONG_MAX,
+				   KVM_DMM_RECLAIM_HOST);
+		mutex_lock(&dmm_pools_lock);
+		if (!--pool->nr_shrinking)
+			wake_up_var(&pool->nr_shrinking);
 	}
 	mutex_unlock(&dmm_pools_lock);
 	return done ?: SHRINK_STOP;
@@ -392,6 +400,37 @@ void dmm_pool_init(struct kvm_dmm_pool *pool)
 	mutex_init(&pool->limit_mutex);
 	init_waitqueue_head(&pool->wait);
 	INIT_WORK(&pool->margin_work, dmm_margin_work);
+}
+
+/**
+ * dmm_pool_add - let pressure on the host find a pool
+ * @pool: the pool, complete
+ */
+void dmm_pool_add(struct kvm_dmm_pool *pool)
+{
+	mutex_lock(&dmm_pools_lock);
+	list_add_tail(&pool->link, &dmm_pools);
+	mutex_unlock(&dmm_pools_lock);
+}
+
+/**
+ * dmm_pool_del - take a pool back that dmm_pool_add() may have got
+ * @pool: the pool
+ *
+ * Context: May sleep, as long as its policies are being asked for memory.
+ */
+void dmm_pool_del(struct kvm_dmm_pool *pool)
+{
+	mutex_lock(&dmm_pools_lock);
+	list_del_init(&pool->link);
+	while (pool->nr_shrinking) {
+		mutex_unlock(&dmm_pools_lock);
+		wait_var_event(&pool->nr_shrinking,
+			       !READ_ONCE(pool->nr_shrinking));
+		/* Whoever woke us has the lock until then. */
+		mutex_lock(&dmm_pools_lock);
+	}
+	mutex_unlock(&dmm_pools_lock);
 }
 
 /**
