@@ -96,7 +96,8 @@ enum kvm_dmm_reason {
  * @first: first page offset that may be taken
  * @last: last page offset that may be taken
  * @nr_pages: how many pages are wanted
- * @nr_done: how many frames the policy has taken out; the policy counts
+ * @nr_done: how many frames the policy has taken out; the policy counts, but
+ *	no more is believed than what came free meanwhile
  */
 struct kvm_dmm_reclaim {
 	enum kvm_dmm_reason reason;
@@ -108,7 +109,7 @@ struct kvm_dmm_reclaim {
 
 /**
  * struct kvm_dmm_policy_ops - what a policy can do
- * @name: unique, up to KVM_DMM_NAME_MAX of [a-z0-9_-]; module alias
+ * @name: unique, up to KVM_DMM_NAME_MAX small letters, digits, "-" and "_"; module alias
  *	"kvm-dmm-policy-<name>" lets the core load it
  * @owner: THIS_MODULE
  * @lazy: absent memory is filled when it is touched.  A pool without any lazy
@@ -132,7 +133,9 @@ struct kvm_dmm_reclaim {
  *	keeps the content; the core calls @free_token when the page is about
  *	to be written or goes away, and may hand the same token back by
  *	kvm_dmm_batch_kept() instead of having the content stored again.
- *	-errno: the access fails, the token stays.  A policy whose fetch fails
+ *	-errno: the access fails, the token stays; -EIO takes the place of what
+ *	is no errno of system calls, of -EAGAIN and -EBUSY, and of -EINTR without
+ *	a signal, as with @fill.  A policy whose fetch fails
  *	with -EUCLEAN is broken and is not asked for anything but fetch again.
  * @free_token: The content of @token is no longer needed.  May sleep.
  *	Mandatory with @fetch.
@@ -185,7 +188,7 @@ struct kvm_dmm_policy {
 	/* private: */
 	struct list_head link;		/* pool->policies, order of attachment */
 	unsigned int id;		/* number in token entries */
-	bool draining;			/* takes no new tokens */
+	bool draining;			/* is coming or going: no new tokens */
 	bool ejected;			/* asked for its tokens only */
 	struct kobject *kobj;
 	u64 *value;			/* numbers of this pool */

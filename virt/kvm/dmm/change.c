@@ -412,8 +412,9 @@ static void dmm_batch_replace(struct kvm_dmm_batch *batch, pgoff_t index,
  *
  * Context: May sleep.  From the policy's reclaim op.
  * Return: 0; -ENOENT: the entry is not in the batch; -EBUSY: the policy is
- *	being detached and may add no tokens; -ERANGE: @token is too large;
- *	-EINVAL: the policy has no fetch op.
+ *	being attached or detached, or was ejected, and may add no tokens;
+ *	-ERANGE: @token is too large; -EINVAL: the policy has no fetch op or is
+ *	not that of this pool.
  *	On error the frame stays and the token remains the caller's.
  */
 int kvm_dmm_batch_token(struct kvm_dmm_batch *batch,
@@ -426,10 +427,10 @@ int kvm_dmm_batch_token(struct kvm_dmm_batch *batch,
 		return -ENOENT;
 	if (token >> KVM_DMM_TOKEN_BITS)
 		return -ERANGE;
-	if (WARN_ON_ONCE(!policy->ops->fetch))
+	if (policy->pool != batch->pool || !policy->ops->fetch)
 		return -EINVAL;
 	/* Pairs with the walk of dmm_detach(): either sees what the other did. */
-	if (READ_ONCE(policy->draining))
+	if (READ_ONCE(policy->draining) || READ_ONCE(policy->ejected))
 		return -EBUSY;
 	if (e & DMM_KEPT)
 		dmm_free_token(batch->pool, dmm_policy_id(e),

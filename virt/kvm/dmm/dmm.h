@@ -98,6 +98,7 @@ struct dmm_stats {
  * @zero: page of zeros, mapped for reads of absent memory
  * @resident: frames charged to this pool
  * @compressed: bytes that policies keep for this pool in machine memory
+ * @freed: bytes of both that came free, ever
  * @nr_shared: entries of kind shared
  * @nr_tokens: entries of kind token
  * @max: limit for @resident and @compressed in pages; ULONG_MAX: size of file
@@ -134,6 +135,7 @@ struct kvm_dmm_pool {
 
 	atomic_long_t resident ____cacheline_aligned_in_smp;
 	atomic_long_t compressed;
+	atomic_long_t freed;
 	atomic_long_t nr_shared;
 	atomic_long_t nr_tokens;
 
@@ -307,6 +309,7 @@ void dmm_pool_init(struct kvm_dmm_pool *pool);
 int dmm_charge(struct kvm_dmm_pool *pool, unsigned long nr, unsigned int flags);
 void dmm_charge_force(struct kvm_dmm_pool *pool, unsigned long nr);
 void dmm_uncharge(struct kvm_dmm_pool *pool, unsigned long nr);
+long dmm_forget_compressed(struct kvm_dmm_pool *pool);
 unsigned long dmm_used(struct kvm_dmm_pool *pool);
 unsigned long dmm_max(struct kvm_dmm_pool *pool);
 int dmm_set_max(struct kvm_dmm_pool *pool, unsigned long max);

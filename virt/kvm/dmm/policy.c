@@ -74,17 +74,25 @@ EXPORT_SYMBOL_GPL(kvm_dmm_register_policy);
  * kvm_dmm_unregister_policy - forget a policy
  * @ops: the policy, of a module that is being unloaded
  *
- * Each attachment holds a reference of the module, so there is none left.
+ * Each attachment holds a reference of the module, so there is none left.  If
+ * registration has failed, there is nothing to do.
  *
  * Context: May sleep.
  */
 void kvm_dmm_unregister_policy(struct kvm_dmm_policy_ops *ops)
 {
+	struct kvm_dmm_policy_ops *other;
+	bool known = false;
+
 	mutex_lock(&dmm_policies_lock);
-	list_del(&ops->link);
+	list_for_each_entry(other, &dmm_policies, link)
+		known |= other == ops;
+	if (known)
+		list_del(&ops->link);
 	mutex_unlock(&dmm_policies_lock);
 	/* Waits for readers of its files, which take no lock of ours. */
-	dmm_tunables_del_ops(ops);
+	if (known)
+		dmm_tunables_del_ops(ops);
 }
 EXPORT_SYMBOL_GPL(kvm_dmm_unregister_policy);
 
@@ -141,6 +149,15 @@ static void dmm_count_policies(struct kvm_dmm_pool *pool)
 	WRITE_ONCE(pool->nr_reclaimers, reclaimers);
 }
 
+/*
+ * Make an error that a policy returns one that callers can have: what is none,
+ * or is for use within the kernel, is -EIO.
+ */
+static int dmm_errno(int r)
+{
+	return r > 0 || r < -EHWPOISON ? -EIO : r;
+}
+
 /**
  * dmm_attach - attach a policy to a pool, behind those it has
  * @pool: the pool
@@ -178,16 +195,20 @@ int dmm_attach(struct kvm_dmm_pool *pool, const char *name)
 	policy->ops = ops;
 	policy->pool = pool;
 	policy->id = id;
+	/* No tokens before the map can find the policy. */
+	policy->draining = true;
 	r = dmm_tunables_init(policy);
 	if (r)
 		goto free;
-	r = ops->attach(policy);
+	r = dmm_errno(ops->attach(policy));
 	if (r)
 		goto exit;
 	r = dmm_tunables_add_policy(policy);
 	if (r)
 		goto detach;
 	rcu_assign_pointer(pool->by_id[id], policy);
+	/* With by_id: a token that is seen has a policy. */
+	smp_store_release(&policy->draining, false);
 	list_add_tail_rcu(&policy->link, &pool->policies);
 	dmm_count_policies(pool);
 	mutex_unlock(&pool->policy_mutex);
@@ -320,6 +341,23 @@ static int dmm_give_back(struct kvm_dmm_pool *pool,
 	return 0;
 }
 
+/* A policy that has gone must not leave the pool smaller than it was. */
+static void dmm_check_compressed(struct kvm_dmm_policy *gone)
+{
+	struct kvm_dmm_pool *pool = gone->pool;
+	struct kvm_dmm_policy *policy;
+	long bytes;
+
+	lockdep_assert_held(&pool->policy_mutex);
+	list_for_each_entry(policy, &pool->policies, link)
+		if (policy->ops->fetch)
+			return;
+	bytes = dmm_forget_compressed(pool);
+	if (bytes)
+		pr_warn("kvm_dmm: pool %lu: policy %s has left %ld bytes charged\n",
+			dmm_ino(pool), gone->ops->name, bytes);
+}
+
 /* Take a policy without tokens off the pool, and free it. */
 static void dmm_remove_policy(struct kvm_dmm_pool *pool,
 			      struct kvm_dmm_policy *policy)
@@ -334,6 +372,7 @@ static void dmm_remove_policy(struct kvm_dmm_pool *pool,
 	/* Wait for who reads or writes its tunables, too. */
 	dmm_tunables_del_policy(policy);
 	ops->detach(policy);
+	dmm_check_compressed(policy);
 	trace_kvm_dmm_detach(pool, ops->name);
 	dmm_tunables_exit(policy);
 	kfree(policy);
@@ -437,10 +476,17 @@ void dmm_eject_work(struct work_struct *work)
 	mutex_unlock(&pool->policy_mutex);
 }
 
-/* To the core these mean that an entry is busy or has changed. */
+/*
+ * The error of an access.  To the core -EAGAIN and -EBUSY mean that an entry is
+ * busy or has changed, and -EINTR that there is a signal: who gets it tries
+ * again, without end if there is none.
+ */
 static int dmm_policy_error(int r)
 {
-	return r == -EAGAIN || r == -EBUSY ? -EIO : r;
+	if (r == -EAGAIN || r == -EBUSY ||
+	    (r == -EINTR && !signal_pending(current)))
+		return -EIO;
+	return dmm_errno(r);
 }
 
 /**
@@ -490,7 +536,7 @@ int dmm_fetch_token(struct kvm_dmm_pool *pool, u64 e, struct page *page)
 	if (r == -EUCLEAN)
 		dmm_eject(policy, "fetch", r);
 	srcu_read_unlock(&pool->policy_srcu, idx);
-	return dmm_policy_error(r);
+	return r == 1 ? r : dmm_policy_error(r);
 }
 
 /**

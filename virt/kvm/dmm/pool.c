@@ -16,6 +16,10 @@
 
 /* How long an access waits for room in a pool before it fails. */
 #define DMM_LIMIT_WAIT	HZ
+/* The same while policies say that they take something out. */
+#define DMM_LIMIT_WAIT_BUSY	(30 * HZ)
+/* How often policies are asked without getting a pool nearer to its limit. */
+#define DMM_IDLE_ROUNDS	16
 
 /* Protects dmm_pools and nr_shrinking of all pools. */
 static DEFINE_MUTEX(dmm_pools_lock);
@@ -34,7 +38,7 @@ static struct workqueue_struct *dmm_wq;
  */
 unsigned long dmm_used(struct kvm_dmm_pool *pool)
 {
-	long compressed = atomic_long_read(&pool->compressed);
+	unsigned long compressed = max(atomic_long_read(&pool->compressed), 0L);
 
 	return atomic_long_read(&pool->resident) + PFN_UP(compressed);
 }
@@ -71,6 +75,7 @@ void dmm_uncharge(struct kvm_dmm_pool *pool, unsigned long nr)
 {
 	if (!nr)
 		return;
+	atomic_long_add(nr << PAGE_SHIFT, &pool->freed);
 	atomic_long_sub(nr, &pool->resident);
 	/* wq_has_sleeper() orders the check after the subtraction. */
 	if (wq_has_sleeper(&pool->wait))
@@ -86,11 +91,28 @@ void dmm_uncharge(struct kvm_dmm_pool *pool, unsigned long nr)
  */
 void kvm_dmm_charge_compressed(struct kvm_dmm_pool *pool, long bytes)
 {
+	if (bytes < 0)
+		atomic_long_sub(bytes, &pool->freed);
 	atomic_long_add(bytes, &pool->compressed);
 	if (bytes < 0 && wq_has_sleeper(&pool->wait))
 		wake_up_all(&pool->wait);
 }
 EXPORT_SYMBOL_GPL(kvm_dmm_charge_compressed);
+
+/**
+ * dmm_forget_compressed - no policy keeps content of a pool any more
+ * @pool: the pool
+ *
+ * Return: What policies have left charged by mistake, in bytes.
+ */
+long dmm_forget_compressed(struct kvm_dmm_pool *pool)
+{
+	long bytes = atomic_long_xchg(&pool->compressed, 0);
+
+	if (wq_has_sleeper(&pool->wait))
+		wake_up_all(&pool->wait);
+	return bytes;
+}
 
 /* Charge if the limit allows. */
 static bool dmm_try_charge(struct kvm_dmm_pool *pool, unsigned long nr)
@@ -113,7 +135,8 @@ static bool dmm_try_charge(struct kvm_dmm_pool *pool, unsigned long nr)
 static int dmm_charge_slow(struct kvm_dmm_pool *pool, unsigned long nr,
 			   unsigned int flags)
 {
-	unsigned long end = jiffies + DMM_LIMIT_WAIT;
+	unsigned long end = jiffies + DMM_LIMIT_WAIT, latest = jiffies;
+	unsigned long used, least = ULONG_MAX;
 	DEFINE_WAIT(wait);
 	int state, r = 0;
 
@@ -125,8 +148,17 @@ static int dmm_charge_slow(struct kvm_dmm_pool *pool, unsigned long nr,
 				KVM_DMM_RECLAIM_LIMIT)) {
 			if (dmm_try_charge(pool, nr))
 				break;
-			/* It goes on: a limit far below takes its time. */
-			end = jiffies + DMM_LIMIT_WAIT;
+			/*
+			 * It goes on: a limit far below takes its time.  But
+			 * what only comes and goes is not waited for without end.
+			 */
+			used = dmm_used(pool);
+			if (used < least) {
+				least = used;
+				latest = jiffies + DMM_LIMIT_WAIT_BUSY;
+			}
+			if (time_before(jiffies, latest))
+				end = jiffies + DMM_LIMIT_WAIT;
 		}
 		prepare_to_wait(&pool->wait, &wait, state);
 		if (dmm_try_charge(pool, nr))
@@ -165,6 +197,26 @@ int dmm_charge(struct kvm_dmm_pool *pool, unsigned long nr, unsigned int flags)
 	return dmm_charge_slow(pool, nr, flags);
 }
 
+/*
+ * Ask one policy.  It counts what it has taken out, but no more is believed than
+ * what came free meanwhile: callers go on as long as something does.
+ */
+static void dmm_reclaim_by(struct kvm_dmm_policy *policy,
+			   struct kvm_dmm_reclaim *rc)
+{
+	unsigned long before = atomic_long_read(&policy->pool->freed);
+	struct kvm_dmm_reclaim was = *rc;
+	unsigned long freed;
+	int r;
+
+	r = policy->ops->reclaim(policy, rc);
+	freed = atomic_long_read(&policy->pool->freed) - before;
+	was.nr_done += min(dmm_excess(rc->nr_done, was.nr_done), PFN_UP(freed));
+	*rc = was;
+	if (r)
+		dmm_eject(policy, "reclaim", r);
+}
+
 /**
  * dmm_reclaim - have the policies take memory out of a pool
  * @pool: the pool
@@ -187,7 +239,7 @@ unsigned long dmm_reclaim(struct kvm_dmm_pool *pool, unsigned long nr,
 		.nr_pages = nr,
 	};
 	struct kvm_dmm_policy *policy;
-	int idx, r;
+	int idx;
 
 	if (!READ_ONCE(pool->nr_reclaimers))
 		return 0;
@@ -197,9 +249,7 @@ unsigned long dmm_reclaim(struct kvm_dmm_pool *pool, unsigned long nr,
 		if (!policy->ops->reclaim || READ_ONCE(policy->ejected) ||
 		    READ_ONCE(policy->draining))
 			continue;
-		r = policy->ops->reclaim(policy, &rc);
-		if (r)
-			dmm_eject(policy, "reclaim", r);
+		dmm_reclaim_by(policy, &rc);
 		if (rc.nr_done >= nr)
 			break;
 	}
@@ -209,22 +259,49 @@ unsigned long dmm_reclaim(struct kvm_dmm_pool *pool, unsigned long nr,
 	return rc.nr_done;
 }
 
+/* What a pool uses above its limit, or above the distance kept from it. */
+static unsigned long dmm_above(struct kvm_dmm_pool *pool,
+			       enum kvm_dmm_reason reason)
+{
+	unsigned long max = dmm_max(pool);
+
+	if (reason == KVM_DMM_RECLAIM_MARGIN)
+		max -= dmm_margin(max);
+	return dmm_excess(dmm_used(pool), max);
+}
+
+/*
+ * Have all of that taken out.  Policies may bring back what they take out, or
+ * guests may: stop when it does not become less.
+ *
+ * Return: 0, -EBUSY, -EINTR.
+ */
+static int dmm_reclaim_above(struct kvm_dmm_pool *pool,
+			     enum kvm_dmm_reason reason)
+{
+	unsigned long above, least = ULONG_MAX;
+	unsigned int idle = 0;
+
+	while ((above = dmm_above(pool, reason))) {
+		if (above < least) {
+			least = above;
+			idle = 0;
+		} else if (++idle == DMM_IDLE_ROUNDS) {
+			return -EBUSY;
+		}
+		if (signal_pending(current))
+			return -EINTR;
+		if (!dmm_reclaim(pool, above, 0, ULONG_MAX, reason))
+			return -EBUSY;
+		cond_resched();
+	}
+	return 0;
+}
+
 static void dmm_margin_work(struct work_struct *work)
 {
-	struct kvm_dmm_pool *pool = container_of(work, struct kvm_dmm_pool,
-						 margin_work);
-	unsigned long max = dmm_max(pool);
-	unsigned long excess = dmm_excess(dmm_used(pool),
-					  max - dmm_margin(max));
-
-	while (excess) {
-		if (!dmm_reclaim(pool, excess, 0, ULONG_MAX,
-				 KVM_DMM_RECLAIM_MARGIN))
-			break;
-		cond_resched();
-		max = dmm_max(pool);
-		excess = dmm_excess(dmm_used(pool), max - dmm_margin(max));
-	}
+	dmm_reclaim_above(container_of(work, struct kvm_dmm_pool, margin_work),
+			  KVM_DMM_RECLAIM_MARGIN);
 }
 
 /**
@@ -238,8 +315,8 @@ static void dmm_margin_work(struct work_struct *work)
  */
 int dmm_set_max(struct kvm_dmm_pool *pool, unsigned long max)
 {
-	unsigned long old, excess;
-	int r = 0;
+	unsigned long old;
+	int r;
 
 	mutex_lock(&pool->limit_mutex);
 	old = pool->max;
@@ -249,17 +326,9 @@ int dmm_set_max(struct kvm_dmm_pool *pool, unsigned long max)
 	}
 	/* Set first, so that no fault takes what is being freed. */
 	WRITE_ONCE(pool->max, max);
-	while ((excess = dmm_excess(dmm_used(pool), dmm_max(pool)))) {
-		if (signal_pending(current))
-			r = -EINTR;
-		else if (!dmm_reclaim(pool, excess, 0, ULONG_MAX,
-				      KVM_DMM_RECLAIM_USER))
-			r = -EBUSY;
-		if (r) {
-			WRITE_ONCE(pool->max, old);
-			break;
-		}
-	}
+	r = dmm_reclaim_above(pool, KVM_DMM_RECLAIM_USER);
+	if (r)
+		WRITE_ONCE(pool->max, old);
 	wake_up_all(&pool->wait);
 unlock:
 	mutex_unlock(&pool->limit_mutex);
@@ -288,7 +357,7 @@ int dmm_set_min(struct kvm_dmm_pool *pool, unsigned long min)
 
 /**
  * dmm_valid_domain - is this the name of a sharing domain?
- * @domain: up to KVM_DMM_NAME_MAX of [A-Za-z0-9_-]; empty: no domain
+ * @domain: up to KVM_DMM_NAME_MAX letters, digits, "-" and "_"; empty: none
  *
  * Return: True if it is one.
  */
