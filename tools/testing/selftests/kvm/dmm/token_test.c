@@ -117,7 +117,6 @@ DMM_TEST(token, holes)
 	EXPECT_EQ(PAGES / 2, dmm_guest_bad_pages(self->guest, DMM_GPA, PAGES, 1));
 	EXPECT_EQ(PAGES / 2,
 		  dmm_guest_nonzero_pages(self->guest, DMM_GPA, PAGES));
-
 }
 
 /* There is no more to take than there is. */
