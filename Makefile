@@ -6,6 +6,7 @@
 #   KREL=	kernel release (default: the newest 6.12 cloud kernel of Debian 12)
 #   JOBS=	parallel jobs (default: all CPUs)
 #   ROWS=	for "make bench": names or patterns of rows (default: all)
+#   DESTDIR=	for "make install": below this folder instead of /
 #   W= C=	for "make modules", as in the kernel (W=1: warnings, C=2: sparse)
 
 DMM := tools/testing/dmm
@@ -14,6 +15,9 @@ export KREL
 endif
 ifdef JOBS
 export JOBS
+endif
+ifdef DESTDIR
+export DESTDIR
 endif
 
 all: modules
@@ -45,6 +49,9 @@ bench-doc:
 patchset:
 	@$(DMM)/patchset.sh
 
+install uninstall:
+	@$(DMM)/install.sh $@
+
 shell: modules
 	@$(DMM)/shell.sh
 
@@ -60,6 +67,7 @@ help:
 	@echo 'make bench        what guest memory costs, against other kinds of memory'
 	@echo 'make bench-doc    put the last results of make bench into the documentation'
 	@echo 'make patchset     a series for "git am", in build/<release>/patchset'
+	@echo 'make install      the modules for the running kernel, dmmfs on /dev/dmm; uninstall takes them away'
 	@echo 'make shell        a prompt in the emulated host, with QEMU and a guest'
 	@echo 'make selftests    build the test programs only'
 	@echo 'make clean        remove build/; downloads and debug kernel stay in the cache'
@@ -67,4 +75,4 @@ help:
 	@echo 'KREL=<release> chooses the kernel, now: $(or $(KREL),the newest in Debian 12)'
 	@echo 'cache: $${KVM_DMM_CACHE:-$${XDG_CACHE_HOME:-~/.cache}/kvm-dmm}'
 
-.PHONY: all modules selftests demo check check-full check-debug bench bench-doc shell clean help patchset
+.PHONY: all modules selftests demo check check-full check-debug bench bench-doc shell clean help patchset install uninstall
