@@ -4,14 +4,18 @@
 # Build kvm.ko, kvm-amd.ko, kvm-intel.ko and kvm-dmm-*.ko into
 # build/<release>/modules.
 #
-#   modules.sh [--debug] [MAKEARG...]	e.g. modules.sh W=1 C=2
+#   modules.sh [--debug|--static] [MAKEARG...]	e.g. modules.sh W=1 C=2
 #
-# --debug builds them for the debug kernel in the cache instead.
+# --debug builds them for the debug kernel in the cache instead; --static builds
+# into build/<release>/static, so that other flags leave the usual objects alone.
 
 . "$(dirname "$0")/common.sh"
 
-debug=
-[ "${1:-}" != --debug ] || { debug=1; shift; }
+debug='' static=''
+case ${1:-} in
+--debug)	debug=1; shift ;;
+--static)	static=1; shift ;;
+esac
 
 # shellcheck disable=SC2086
 need_packages $PKG_BUILD
@@ -29,6 +33,7 @@ if [ -n "$debug" ]; then
 	kernel=$DEBUG
 	OUT=$TOP/build/$(cat "$DEBUG/include/config/kernel.release")
 fi
+[ -z "$static" ] || OUT=$OUT/static
 
 tree=$OUT/kbuild	# what make works on
 base=$OUT/base		# kernel files with the hooks applied
@@ -109,7 +114,7 @@ if [ -e "$list" ]; then
 fi
 mv "$list.new" "$list"
 
-say BUILD "modules for $(basename "$OUT")"
+say BUILD "modules for ${OUT#"$TOP/build/"}"
 # BTF of modules would need pahole and a minute more.
 make --no-print-directory -j"$JOBS" -C "$kernel" M="$tree" \
 	CONFIG_DEBUG_INFO_BTF_MODULES= "$@" modules |
@@ -129,4 +134,4 @@ done < <(sed -n "s|^\(.*\)\.o\$|\1.ko|p" "$tree/modules.order" | sed "\|^/|!s|^|
 for old in "$OUT"/modules/*.ko; do
 	case $keep in *" $(basename "$old") "*) ;; *) rm -f "$old" ;; esac
 done
-say MODULES "build/$(basename "$OUT")/modules:$(cd "$OUT/modules" && printf ' %s' *.ko)"
+say MODULES "${OUT#"$TOP/"}/modules:$(cd "$OUT/modules" && printf ' %s' *.ko)"
