@@ -220,16 +220,16 @@ make_series() {
 }
 named() { grep -qxF "hook: $1" "$TOP/patches/steps"; }
 
-# section FILE TITLE: what is below a title in a document
-section() {
-	awk -v title="$2" 'on && /^(=+|-+)$/ && NR > start + 1 { exit }
-		on && NR > start + 1 { if (held != "") print last; last = $0; held = 1 }
-		$0 == title { on = 1; start = NR }' "$1"
+# The results of the last "make bench" that the documentation carries.
+figures() {
+	[ ! -e "$1" ] || sed -n '/^ *results begin$/,/^ *results end$/p' "$1" |
+		sed -e '/^ *results \(begin\|end\)$/d' -e '/^\.\.$/d' | sed -e '/./,$!d'
 }
 
-# The cover letter, with what others have measured last.
+# The cover letter, with what was measured last.
 cover_letter() {
 	local line
+	figures "$TOP/Documentation/virt/kvm/dmm/benchmark.rst" >"$work/figures"
 	while IFS= read -r line; do
 		case $line in
 		Subject:*) ;;
@@ -237,10 +237,14 @@ cover_letter() {
 			echo "The series was made for linux-source $(cat "$REL/complete") of Debian."
 			;;
 		@figures)
-			if [ -e "$TOP/Documentation/virt/kvm/dmm/benchmark.rst" ]; then
-				section "$TOP/Documentation/virt/kvm/dmm/benchmark.rst" Results
+			if grep -q . "$work/figures"; then
+				echo "Instructions of the emulated host for each 4 KiB page; how they were measured is"
+				echo "said in Documentation/virt/kvm/dmm/benchmark.rst."
+				echo
+				cat "$work/figures"
 			else
-				echo "Measured by \"make bench\", which is not part of the series."
+				echo "None yet: Documentation/virt/kvm/dmm/benchmark.rst has no results."
+				say NOTE "no results of \"make bench\" for the cover letter" >&2
 			fi
 			;;
 		*)	printf '%s\n' "$line" ;;
