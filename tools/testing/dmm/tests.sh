@@ -9,7 +9,8 @@
 usage() {
 	cat <<'U'
 usage: tests.sh [OPTION...] [NAME-PATTERN...]
-  --set quick|full	the lists' rows to run: full adds to quick (quick)
+  --set quick|full|steps	the lists' rows to run: full adds to quick, steps are
+			those of the patch series only (quick)
   --only-new		with --set full: leave the rows of quick out
   --kernel stock|debug|local	where (stock); local: on this machine
   --npt 0|1		only nested (1) or only shadow paging (0)
@@ -19,7 +20,7 @@ usage: tests.sh [OPTION...] [NAME-PATTERN...]
   --summary		only print what the results so far amount to
 
 Rows of lists/*.list:   SET KERNELS NPT TIMEOUT NAME COMMAND...
-  SET		quick or full
+  SET		quick, full or steps
   KERNELS	stock, debug, both, all (both, and local) or local
   NPT		1, 0 or any
   TIMEOUT	seconds on the stock kernel; the debug kernel gets four times that
@@ -110,7 +111,7 @@ select_rows() {
 	local rset kernels rnpt limit expect name command program
 	rows | while read -r rset kernels rnpt limit expect name command; do
 		case $set:$rset in
-		quick:quick|full:full) ;;
+		"$set:$set") ;;
 		full:quick) [ -z "$only_new" ] || continue ;;
 		*) continue ;;
 		esac
