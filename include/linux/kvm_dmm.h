@@ -282,5 +282,7 @@ enum kvm_dmm_kind kvm_dmm_peek(struct kvm_dmm_pool *pool, pgoff_t index,
 int kvm_dmm_fetch(struct kvm_dmm_pool *pool, pgoff_t index);
 int kvm_dmm_young(struct kvm_dmm_pool *pool, pgoff_t base,
 		  unsigned long *young);
+int kvm_dmm_test_young(struct kvm_dmm_pool *pool, pgoff_t first, pgoff_t last,
+		       unsigned long *young);
 
 #endif /* _LINUX_KVM_DMM_H */

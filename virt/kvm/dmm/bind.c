@@ -400,6 +400,38 @@ unsigned long kvm_dmm_slot_ugfn(const struct kvm_memory_slot *slot)
 			   slot->userspace_addr >> PAGE_SHIFT;
 }
 
+/* Gather which pages of [first, last], in one region, were accessed. */
+static void dmm_young(struct kvm_dmm_pool *pool, pgoff_t first, pgoff_t last,
+		      bool clear, unsigned long *young)
+{
+	unsigned int nr = first & (KVM_DMM_REGION_PAGES - 1);
+	struct interval_tree_node *node;
+	int idx;
+
+	bitmap_zero(young, KVM_DMM_REGION_PAGES);
+	down_read(&pool->bind_lock);
+	for (node = interval_tree_iter_first(&pool->bindings, first, last);
+	     node; node = interval_tree_iter_next(node, first, last)) {
+		struct kvm_dmm_binding *binding =
+			container_of(node, struct kvm_dmm_binding, node);
+		pgoff_t start = max(first, node->start);
+		pgoff_t end = min(last, node->last) + 1;
+		struct kvm *kvm = binding->kvm;
+		struct kvm_memory_slot *slot;
+		gfn_t gfn;
+
+		idx = srcu_read_lock(&kvm->srcu);
+		slot = dmm_bound_slot(binding);
+		if (slot) {
+			gfn = slot->base_gfn + (start - binding->pgoff);
+			kvm_arch_dmm_young(kvm, slot, gfn, gfn + (end - start),
+					   clear, young, nr + start - first);
+		}
+		srcu_read_unlock(&kvm->srcu, idx);
+	}
+	up_read(&pool->bind_lock);
+}
+
 /**
  * kvm_dmm_young - which pages were accessed since the last call
  * @pool: the pool
@@ -415,36 +447,38 @@ unsigned long kvm_dmm_slot_ugfn(const struct kvm_memory_slot *slot)
  */
 int kvm_dmm_young(struct kvm_dmm_pool *pool, pgoff_t base, unsigned long *young)
 {
-	struct kvm_gfn_range range = { .may_block = true };
-	pgoff_t end = base + KVM_DMM_REGION_PAGES - 1;
-	struct interval_tree_node *node;
-	int idx;
-
-	bitmap_zero(young, KVM_DMM_REGION_PAGES);
-	down_read(&pool->bind_lock);
-	for (node = interval_tree_iter_first(&pool->bindings, base, end);
-	     node; node = interval_tree_iter_next(node, base, end)) {
-		struct kvm_dmm_binding *binding =
-			container_of(node, struct kvm_dmm_binding, node);
-		pgoff_t index = max(base, node->start);
-		struct kvm *kvm = binding->kvm;
-
-		idx = srcu_read_lock(&kvm->srcu);
-		range.slot = dmm_bound_slot(binding);
-		if (range.slot) {
-			KVM_MMU_LOCK(kvm);
-			for (; index <= min(end, node->last); index++) {
-				range.start = range.slot->base_gfn +
-					      (index - binding->pgoff);
-				range.end = range.start + 1;
-				if (kvm_age_gfn(kvm, &range))
-					__set_bit(index - base, young);
-			}
-			KVM_MMU_UNLOCK(kvm);
-		}
-		srcu_read_unlock(&kvm->srcu, idx);
-	}
-	up_read(&pool->bind_lock);
+	dmm_young(pool, base, base + KVM_DMM_REGION_PAGES - 1, true, young);
 	return bitmap_weight(young, KVM_DMM_REGION_PAGES);
 }
 EXPORT_SYMBOL_GPL(kvm_dmm_young);
+
+/**
+ * kvm_dmm_test_young - which pages were accessed, for who only looks
+ * @pool: the pool
+ * @first: first page offset
+ * @last: last page offset, in the same region
+ * @young: out: KVM_DMM_REGION_PAGES bits, by place in the region
+ *
+ * As kvm_dmm_young(), but leaves the access bits to whoever clears them, and
+ * counts what a process has mapped, too.
+ *
+ * Context: May sleep.
+ * Return: The number of accessed pages.
+ */
+int kvm_dmm_test_young(struct kvm_dmm_pool *pool, pgoff_t first, pgoff_t last,
+		       unsigned long *young)
+{
+	struct kvm_dmm_region *region = dmm_region(pool, first);
+	unsigned int i = first & (KVM_DMM_REGION_PAGES - 1);
+	u64 e;
+
+	dmm_young(pool, first, last, false, young);
+	for (; region && first <= last; first++, i++) {
+		/* The frame may be freed meanwhile: then the answer is old. */
+		e = READ_ONCE(region->entry[i]);
+		if (dmm_has_page(e) && page_mapped(dmm_page(e)))
+			__set_bit(i, young);
+	}
+	return bitmap_weight(young, KVM_DMM_REGION_PAGES);
+}
+EXPORT_SYMBOL_GPL(kvm_dmm_test_young);

@@ -6,6 +6,7 @@
 
 #include "mmu.h"
 #include "mmu_internal.h"
+#include "tdp_iter.h"
 #include "tdp_mmu.h"
 
 /**
@@ -33,4 +34,129 @@ bool kvm_arch_dmm_protect(struct kvm *kvm, struct kvm_gfn_range *range)
 		flush |= kvm_tdp_mmu_write_protect_gfn(kvm, range->slot, gfn,
 						       PG_LEVEL_4K);
 	return flush;
+}
+
+/* Whether an SPTE was used since its access bit was cleared, which happens now. */
+static bool dmm_age_spte(u64 *sptep, u64 spte, bool clear)
+{
+	u64 new;
+
+	while (is_shadow_present_pte(spte) && is_accessed_spte(spte)) {
+		if (!clear)
+			return true;
+		if (spte_ad_enabled(spte))
+			new = spte & ~shadow_accessed_mask;
+		else
+			new = mark_spte_for_access_track(spte);
+		/* Faults run meanwhile, and a frozen SPTE is not to be changed. */
+		if (try_cmpxchg64(sptep, &spte, new))
+			return true;
+	}
+	return false;
+}
+
+/* The same for what one table of the TDP MMU maps of [start, end). */
+static void dmm_young_table(u64 *table, gfn_t start, gfn_t end, bool clear,
+			    unsigned long *young, unsigned int nr)
+{
+	u64 *sptep = table + (start & (SPTE_ENT_PER_PAGE - 1));
+
+	for (; start < end; start++, sptep++, nr++)
+		if (dmm_age_spte(sptep, READ_ONCE(*sptep), clear))
+			__set_bit(nr, young);
+}
+
+static void dmm_young_tdp(struct kvm *kvm, const struct kvm_memory_slot *slot,
+			  gfn_t start, gfn_t end, bool clear,
+			  unsigned long *young, unsigned int nr)
+{
+	struct kvm_mmu_page *root;
+	struct tdp_iter iter;
+	gfn_t first, last;
+
+	lockdep_assert_held(&kvm->mmu_lock);
+	rcu_read_lock();
+	list_for_each_entry_rcu(root, &kvm->arch.tdp_mmu_roots, link) {
+		if (kvm_mmu_page_as_id(root) != slot->as_id)
+			continue;
+		for_each_tdp_pte_min_level(iter, root, PG_LEVEL_2M, start, end) {
+			u64 *sptep = rcu_dereference(iter.sptep);
+
+			if (!is_shadow_present_pte(iter.old_spte))
+				continue;
+			first = max(start, iter.gfn);
+			last = min(end, iter.gfn +
+				   KVM_PAGES_PER_HPAGE(iter.level));
+			if (is_last_spte(iter.old_spte, iter.level)) {
+				if (dmm_age_spte(sptep, iter.old_spte, clear))
+					bitmap_set(young, nr + first - start,
+						   last - first);
+			} else if (iter.level == PG_LEVEL_2M) {
+				tdp_ptep_t pt = spte_to_child_pt(iter.old_spte,
+								 iter.level);
+
+				dmm_young_table(rcu_dereference(pt), first,
+						last, clear, young,
+						nr + first - start);
+			}
+		}
+	}
+	rcu_read_unlock();
+}
+
+static void dmm_young_rmap(struct kvm *kvm, struct kvm_memory_slot *slot,
+			   gfn_t start, gfn_t end, bool clear,
+			   unsigned long *young, unsigned int nr)
+{
+	struct kvm_gfn_range range = { .slot = slot };
+	gfn_t gfn;
+	int level;
+
+	lockdep_assert_held_write(&kvm->mmu_lock);
+	for (gfn = start; gfn < end; gfn++, nr++) {
+		/* Most of the work is finding that nothing is mapped. */
+		for (level = PG_LEVEL_4K; level <= KVM_MAX_HUGEPAGE_LEVEL; level++)
+			if (slot->arch.rmap[level - PG_LEVEL_4K]
+			    [gfn_to_index(gfn, slot->base_gfn, level)].val)
+				break;
+		if (level > KVM_MAX_HUGEPAGE_LEVEL)
+			continue;
+		range.start = gfn;
+		range.end = gfn + 1;
+		if (clear ? kvm_age_gfn(kvm, &range) :
+			    kvm_test_age_gfn(kvm, &range))
+			__set_bit(nr, young);
+	}
+}
+
+/**
+ * kvm_arch_dmm_young - find out which guest pages were accessed
+ * @kvm: the VM
+ * @slot: the slot
+ * @start: first guest frame number
+ * @end: the one after the last
+ * @clear: clear the access bits
+ * @young: bits to set
+ * @nr: number of the bit for @start
+ *
+ * One lock hold and one walk for all pages.  The TDP MMU needs the lock for
+ * reading only: a fault changes an SPTE by an atomic exchange, and so does
+ * this.  A 2 MiB mapping stands for all that it maps.
+ *
+ * Context: kvm->srcu is held.  Takes kvm->mmu_lock.
+ */
+void kvm_arch_dmm_young(struct kvm *kvm, struct kvm_memory_slot *slot,
+			gfn_t start, gfn_t end, bool clear,
+			unsigned long *young, unsigned int nr)
+{
+	if (kvm_memslots_have_rmaps(kvm)) {
+		write_lock(&kvm->mmu_lock);
+		dmm_young_rmap(kvm, slot, start, end, clear, young, nr);
+		write_unlock(&kvm->mmu_lock);
+	}
+	if (tdp_mmu_enabled) {
+		read_lock(&kvm->mmu_lock);
+		dmm_young_tdp(kvm, slot, start, end, clear, young, nr);
+		read_unlock(&kvm->mmu_lock);
+	}
 }
