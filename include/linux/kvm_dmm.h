@@ -108,6 +108,20 @@ struct kvm_dmm_reclaim {
 };
 
 /**
+ * struct kvm_dmm_around - what to fill with a page that is written first
+ * @index: page offset of the page; absent
+ * @first: first page offset to fill, at first @index
+ * @last: last page offset to fill, at first @index
+ *
+ * [@first, @last] has @index in it and does not leave its region.
+ */
+struct kvm_dmm_around {
+	pgoff_t index;
+	pgoff_t first;
+	pgoff_t last;
+};
+
+/**
  * struct kvm_dmm_policy_ops - what a policy can do
  * @name: unique, up to KVM_DMM_NAME_MAX small letters, digits, "-" and "_"; module alias
  *	"kvm-dmm-policy-<name>" lets the core load it
@@ -128,6 +142,11 @@ struct kvm_dmm_reclaim {
  *	The entry is busy.  0 when @page is filled, -ENODATA when the policy
  *	has nothing for @index and has left @page alone: the next is asked, the
  *	last resort is zero.  Any other error fails the access, and only that.
+ * @around: An absent page is written, by a guest or through a mapping: say what
+ *	else to fill with zeros.  It is a wish: the core fills what is absent,
+ *	below the limit, and to be had without effort.  Not called while a
+ *	policy has a @fill op.  Of several policies the first is asked.  May
+ *	sleep, but somebody waits.  No entry is busy.
  * @fetch: Bring the content of @token into @page.  May sleep; allocate with
  *	GFP_NOIO.  The entry is busy.  0: the token is used up.  1: the policy
  *	keeps the content; the core calls @free_token when the page is about
@@ -159,6 +178,8 @@ struct kvm_dmm_policy_ops {
 	void (*detach)(struct kvm_dmm_policy *policy);
 	int (*fill)(struct kvm_dmm_policy *policy, pgoff_t index,
 		    struct page *page);
+	void (*around)(struct kvm_dmm_policy *policy,
+		       struct kvm_dmm_around *around);
 	int (*fetch)(struct kvm_dmm_policy *policy, u64 token,
 		     struct page *page);
 	void (*free_token)(struct kvm_dmm_policy *policy, u64 token);

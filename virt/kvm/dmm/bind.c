@@ -20,6 +20,9 @@
 #include "../kvm_mm.h"
 #include "dmm.h"
 
+/* Frames to look at for mapping around one; as PTE_PREFETCH_NUM. */
+#define DMM_MAP_AROUND	8
+
 /**
  * struct kvm_dmm_binding - a memory slot on a dmmfs file
  * @node: in pool->bindings, over page offsets
@@ -313,6 +316,9 @@ kvm_pfn_t kvm_dmm_gfn_to_pfn(const struct kvm_memory_slot *slot, gfn_t gfn,
 		flags |= DMM_NOWAIT;
 	if (interruptible)
 		flags |= DMM_INTR;
+	/* What is filled would count as dirty when it is read. */
+	if (kvm_slot_dirty_track_enabled(slot))
+		flags |= DMM_EXACT;
 
 	r = dmm_resolve(dmm_binding_pool(binding), index, flags, &page, &w);
 	switch (r) {
@@ -360,6 +366,63 @@ int kvm_dmm_get_pages(const struct kvm_memory_slot *slot, gfn_t gfn,
 			break;
 	}
 	return n;
+}
+
+/**
+ * kvm_dmm_map_around - map what is there around a page
+ * @slot: a bound slot
+ * @gfn: guest frame number that was mapped just now
+ * @map: for kvm_arch_dmm_map()
+ *
+ * What was filled together with the page; around one that was there already, a
+ * few neighbours, as shadow paging does.
+ *
+ * Reads the entries again, without references: what is found may be mapped as
+ * long as mmu_lock is held, because whoever lowers an entry zaps under the lock
+ * in between:
+ *
+ *	here					change
+ *	----					------
+ *	a. mmu_lock {				1. set busy bit
+ *	b.   read entry				2. mmu_lock { zap }
+ *	c.   install SPTE }			6. new entry, free the frame
+ *
+ * If c is before 2, the SPTE is zapped in 2.  If a is after 2, then b is after
+ * 1 and sees the busy bit, or what came after it.  2 takes the lock for
+ * writing, so it is enough to hold it for reading here.
+ *
+ * Context: kvm->srcu and kvm->mmu_lock are held.
+ */
+void kvm_dmm_map_around(const struct kvm_memory_slot *slot, gfn_t gfn,
+			struct kvm_arch_dmm_map *map)
+{
+	struct kvm_dmm_binding *binding = slot->dmm;
+	struct kvm_dmm_pool *pool = dmm_binding_pool(binding);
+	pgoff_t index = dmm_gfn_to_index(slot, gfn);
+	struct kvm_dmm_region *region;
+	pgoff_t first, last, i;
+	u64 e;
+
+	if (!dmm_filled_around(pool, index, &first, &last)) {
+		first = round_down(index, DMM_MAP_AROUND);
+		last = first + DMM_MAP_AROUND - 1;
+	}
+	if (first == last)
+		return;
+	/* Only what the slot has of it, and what the region has. */
+	first = max3(first, binding->node.start,
+		     round_down(index, KVM_DMM_REGION_PAGES));
+	last = min3(last, binding->node.last,
+		    index | (KVM_DMM_REGION_PAGES - 1));
+	region = dmm_region(pool, index);
+	if (!region)
+		return;
+	for (i = first; i <= last; i++) {
+		e = READ_ONCE(*dmm_entry(region, i));
+		if (i != index && !(e & DMM_BUSY) && dmm_writable(e))
+			kvm_arch_dmm_map(map, slot->base_gfn +
+					 (i - binding->pgoff), dmm_pfn(e));
+	}
 }
 
 /**

@@ -60,6 +60,7 @@ struct kvm_dmm_region {
 	S(fault)		/* page faults of guests and hosts */	\
 	S(zero_read)		/* reads of absent memory */		\
 	S(fill)			/* absent entry became a frame */	\
+	S(fill_around)		/* of these, before they were touched */ \
 	S(fill_block)		/* 2 MiB became frames at once */	\
 	S(unprotect)		/* write to a protected frame */	\
 	S(cow)			/* write to a shared frame: copied */	\
@@ -114,6 +115,7 @@ struct dmm_stats {
  *	runs; of the pool's own, so that an op that takes long holds up no other
  * @nr_lazy: attached policies that fill on touch
  * @nr_fillers: attached policies with a fill op
+ * @nr_around: attached policies with an around op
  * @nr_reclaimers: attached policies with a reclaim op
  * @eject_work: detaches ejected policies
  * @name: of the file, NULL without one; protected by dmm_names_lock
@@ -151,6 +153,7 @@ struct kvm_dmm_pool {
 	struct srcu_struct policy_srcu;
 	unsigned int nr_lazy;
 	unsigned int nr_fillers;
+	unsigned int nr_around;
 	unsigned int nr_reclaimers;
 	struct work_struct eject_work;
 
@@ -256,6 +259,7 @@ void kvm_dmm_map_exit(void);
 
 /* frame.c: pages, from allocation to release */
 struct page *dmm_frame_alloc(bool zero);
+unsigned int dmm_frame_alloc_bulk(struct page **pages, unsigned int nr);
 int kvm_dmm_frame_init(void);
 void kvm_dmm_frame_exit(void);
 void dmm_frame_disown(struct page *page);
@@ -290,12 +294,37 @@ void dmm_drop_range(struct kvm_dmm_pool *pool, pgoff_t first, pgoff_t last);
 #define DMM_INTR	BIT(3)	/* any signal ends a wait, not only fatal ones */
 #define DMM_PEEK	BIT(4)	/* absent memory: no page at all */
 #define DMM_SPARE	BIT(5)	/* -EBUSY at the limit rather than reclaim */
+#define DMM_EXACT	BIT(6)	/* fill nothing else */
 
 int dmm_resolve(struct kvm_dmm_pool *pool, pgoff_t index, unsigned int flags,
 		struct page **page, bool *writable);
 bool dmm_current(struct kvm_dmm_pool *pool, pgoff_t index, struct page *page,
 		 bool write);
 int dmm_populate(struct kvm_dmm_pool *pool, pgoff_t first, pgoff_t last);
+
+/* around.c */
+bool dmm_around_room(struct kvm_dmm_pool *pool, unsigned long nr);
+bool dmm_filled_around(struct kvm_dmm_pool *pool, pgoff_t index, pgoff_t *first,
+		       pgoff_t *last);
+void dmm_fill_around(struct kvm_dmm_pool *pool, struct kvm_dmm_region *region,
+		     const struct kvm_dmm_around *around);
+
+/**
+ * dmm_may_fill_around - may a fault fill more than it needs?
+ * @pool: the pool
+ *
+ * Not what somebody may have content for.  And not below a limit that nobody
+ * can make room under: a page too much may be the one that is missing later.
+ *
+ * Return: True if so.
+ */
+static inline bool dmm_may_fill_around(struct kvm_dmm_pool *pool)
+{
+	return READ_ONCE(pool->nr_around) && !READ_ONCE(pool->nr_fillers) &&
+	       (READ_ONCE(pool->nr_reclaimers) ||
+		READ_ONCE(pool->max) == ULONG_MAX ||
+		READ_ONCE(pool->max) >= dmm_pages(pool));
+}
 
 /* shared.c */
 int kvm_dmm_shared_init(void);
@@ -337,6 +366,7 @@ void dmm_eject_work(struct work_struct *work);
 ssize_t dmm_show_policies(struct kvm_dmm_pool *pool, char *buf);
 int dmm_fill_content(struct kvm_dmm_pool *pool, pgoff_t index,
 		     struct page *page);
+void dmm_ask_around(struct kvm_dmm_pool *pool, struct kvm_dmm_around *around);
 int dmm_fetch_token(struct kvm_dmm_pool *pool, u64 e, struct page *page);
 void dmm_free_token(struct kvm_dmm_pool *pool, unsigned int id, u64 token);
 ssize_t dmm_show_default_policies(char *buf);

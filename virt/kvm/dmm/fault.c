@@ -108,8 +108,16 @@ static void dmm_fault_unmap(struct dmm_fault *fault)
 /* Absent: a page with what a policy has for it, or zeros. */
 static int dmm_fault_fill(struct dmm_fault *fault, struct page **pagep)
 {
+	struct kvm_dmm_around around = {
+		.index = fault->index,
+		.first = fault->index,
+		.last = fault->index,
+	};
 	struct page *page;
 	int r;
+
+	if (!(fault->flags & DMM_EXACT) && dmm_may_fill_around(fault->pool))
+		dmm_ask_around(fault->pool, &around);
 
 	page = dmm_fault_alloc(fault, true);
 	if (IS_ERR(page))
@@ -127,6 +135,7 @@ static int dmm_fault_fill(struct dmm_fault *fault, struct page **pagep)
 	dmm_count(fault->pool, DMM_STAT_fill);
 	dmm_fault_install(fault, page, dmm_mk_frame(page_to_pfn(page)));
 	*pagep = page;
+	dmm_fill_around(fault->pool, fault->region, &around);
 	return 0;
 unlock:
 	dmm_unlock(fault->region, fault->entry, fault->e);
@@ -534,13 +543,13 @@ int dmm_populate(struct kvm_dmm_pool *pool, pgoff_t first, pgoff_t last)
 		}
 		/* Without the wait of a fault: a caller can be told at once. */
 		if (kvm_dmm_peek(pool, index, NULL) == KVM_DMM_ABSENT) {
-			r = dmm_resolve(pool, index, DMM_WRITE | DMM_NOWAIT |
-					DMM_INTR, &page, NULL);
+			r = dmm_resolve(pool, index, DMM_WRITE | DMM_EXACT |
+					DMM_NOWAIT | DMM_INTR, &page, NULL);
 			if (r == -EBUSY)
 				r = dmm_used(pool) >= dmm_max(pool) ? -ENOSPC :
 				    dmm_resolve(pool, index,
-						DMM_WRITE | DMM_INTR, &page,
-						NULL);
+						DMM_WRITE | DMM_EXACT |
+						DMM_INTR, &page, NULL);
 			if (r)
 				return r;
 			put_page(page);

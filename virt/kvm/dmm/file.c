@@ -171,7 +171,7 @@ static ssize_t dmm_write(struct kvm_dmm_pool *pool, struct kiocb *iocb,
 		size_t copied;
 
 		r = dmm_resolve(pool, iocb->ki_pos >> PAGE_SHIFT,
-				DMM_WRITE | DMM_INTR, &page, NULL);
+				DMM_WRITE | DMM_EXACT | DMM_INTR, &page, NULL);
 		if (r)
 			break;
 		copied = copy_page_from_iter(page, offset, n, from);

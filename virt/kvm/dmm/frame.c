@@ -82,6 +82,32 @@ struct page *dmm_frame_alloc(bool zero)
 }
 
 /**
+ * dmm_frame_alloc_bulk - allocate zeroed pages that can be had without effort
+ * @pages: out: the pages
+ * @nr: how many are wanted
+ *
+ * Context: Does not sleep.
+ * Return: How many there are.
+ */
+unsigned int dmm_frame_alloc_bulk(struct page **pages, unsigned int nr)
+{
+	const gfp_t gfp = GFP_NOWAIT | __GFP_HIGHMEM | __GFP_ZERO |
+			  __GFP_NOWARN;
+	unsigned int n;
+
+	if (!memcg_kmem_online()) {
+		memset(pages, 0, nr * sizeof(*pages));
+		return alloc_pages_bulk_array(gfp, nr, pages);
+	}
+	for (n = 0; n < nr; n++) {
+		pages[n] = alloc_page(gfp | __GFP_ACCOUNT);
+		if (!pages[n])
+			break;
+	}
+	return n;
+}
+
+/**
  * dmm_frame_disown - take a frame out of the reverse map
  * @page: a frame; its entry is busy and no page table has it
  *

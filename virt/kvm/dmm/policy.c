@@ -133,7 +133,7 @@ static struct kvm_dmm_policy *dmm_find_policy(struct kvm_dmm_pool *pool,
 /* What the fault path needs to know without walking the list. */
 static void dmm_count_policies(struct kvm_dmm_pool *pool)
 {
-	unsigned int lazy = 0, fillers = 0, reclaimers = 0;
+	unsigned int lazy = 0, fillers = 0, around = 0, reclaimers = 0;
 	struct kvm_dmm_policy *policy;
 
 	lockdep_assert_held(&pool->policy_mutex);
@@ -142,10 +142,12 @@ static void dmm_count_policies(struct kvm_dmm_pool *pool)
 		if (policy->ejected)
 			continue;
 		fillers += !!policy->ops->fill;
+		around += !!policy->ops->around;
 		reclaimers += !!policy->ops->reclaim;
 	}
 	WRITE_ONCE(pool->nr_lazy, lazy);
 	WRITE_ONCE(pool->nr_fillers, fillers);
+	WRITE_ONCE(pool->nr_around, around);
 	WRITE_ONCE(pool->nr_reclaimers, reclaimers);
 }
 
@@ -514,6 +516,27 @@ int dmm_fill_content(struct kvm_dmm_pool *pool, pgoff_t index,
 	}
 	srcu_read_unlock(&pool->policy_srcu, idx);
 	return dmm_policy_error(r);
+}
+
+/**
+ * dmm_ask_around - ask the first policy that knows what to fill with a page
+ * @pool: the pool
+ * @around: in: the page; out: what else
+ */
+void dmm_ask_around(struct kvm_dmm_pool *pool, struct kvm_dmm_around *around)
+{
+	struct kvm_dmm_policy *policy;
+	int idx;
+
+	idx = srcu_read_lock(&dmm_policy_srcu);
+	list_for_each_entry_srcu(policy, &pool->policies, link,
+				 srcu_read_lock_held(&dmm_policy_srcu)) {
+		if (!policy->ops->around || READ_ONCE(policy->ejected))
+			continue;
+		policy->ops->around(policy, around);
+		break;
+	}
+	srcu_read_unlock(&dmm_policy_srcu, idx);
 }
 
 /**

@@ -6,6 +6,7 @@
 
 #include "mmu.h"
 #include "mmu_internal.h"
+#include "mmutrace.h"
 #include "tdp_iter.h"
 #include "tdp_mmu.h"
 
@@ -37,7 +38,7 @@ bool kvm_arch_dmm_protect(struct kvm *kvm, struct kvm_gfn_range *range)
 }
 
 /* Whether an SPTE was used since its access bit was cleared, which happens now. */
-static bool dmm_age_spte(u64 *sptep, u64 spte, bool clear)
+static __always_inline bool dmm_age_spte(u64 *sptep, u64 spte, bool clear)
 {
 	u64 new;
 
@@ -159,4 +160,79 @@ void kvm_arch_dmm_young(struct kvm *kvm, struct kvm_memory_slot *slot,
 		dmm_young_tdp(kvm, slot, start, end, clear, young, nr);
 		read_unlock(&kvm->mmu_lock);
 	}
+}
+
+/**
+ * struct kvm_arch_dmm_map - mapping pages around one that was mapped
+ * @vcpu: the vCPU that touched it
+ * @slot: the slot
+ * @sp: the last-level page table, which has @gfn
+ * @gfn: the page
+ */
+struct kvm_arch_dmm_map {
+	struct kvm_vcpu *vcpu;
+	struct kvm_memory_slot *slot;
+	struct kvm_mmu_page *sp;
+	gfn_t gfn;
+};
+
+/**
+ * kvm_arch_dmm_map_around - map pages around one that was mapped
+ * @vcpu: the vCPU
+ * @fault: its fault, on a bound slot
+ * @sptep: the SPTE of the fault
+ *
+ * Not while dirty pages are logged: a page counts as dirty when it is mapped for
+ * writing.  Not where a page may be private: what belongs to the file may
+ * change by other means than its map.  Not without access bits: they tell what
+ * was only mapped from what is used.
+ *
+ * Context: kvm->mmu_lock is held for reading, the RCU lock, too.
+ */
+void kvm_arch_dmm_map_around(struct kvm_vcpu *vcpu,
+			     struct kvm_page_fault *fault, u64 *sptep)
+{
+	struct kvm_arch_dmm_map map = {
+		.vcpu = vcpu,
+		.slot = fault->slot,
+		.sp = sptep_to_sp(sptep),
+		.gfn = fault->gfn,
+	};
+
+	lockdep_assert_held_read(&vcpu->kvm->mmu_lock);
+	if (map.sp->role.level != PG_LEVEL_4K || !fault->map_writable ||
+	    kvm_slot_dirty_track_enabled(fault->slot) ||
+	    kvm_slot_can_be_private(fault->slot) || sp_ad_disabled(map.sp))
+		return;
+	kvm_dmm_map_around(fault->slot, fault->gfn, &map);
+}
+
+/**
+ * kvm_arch_dmm_map - map one page that may be written, but was not accessed
+ * @map: where
+ * @gfn: guest frame number
+ * @pfn: page frame number
+ *
+ * What is in the SPTE stays.  Others may change it, or take the table away,
+ * which freezes it: then the exchange fails.
+ */
+void kvm_arch_dmm_map(struct kvm_arch_dmm_map *map, gfn_t gfn, kvm_pfn_t pfn)
+{
+	struct kvm *kvm = map->vcpu->kvm;
+	u64 *sptep, old, spte;
+
+	/* The slot's pages and the file's may be aligned differently. */
+	if ((gfn ^ map->gfn) & ~(gfn_t)(SPTE_ENT_PER_PAGE - 1))
+		return;
+	sptep = map->sp->spt + (gfn & (SPTE_ENT_PER_PAGE - 1));
+	old = READ_ONCE(*sptep);
+	if (old != SHADOW_NONPRESENT_VALUE)
+		return;
+	/* Pages that the guest uses as page tables come out read-only. */
+	make_spte(map->vcpu, map->sp, map->slot, ACC_ALL, gfn, pfn, old, true,
+		  true, true, &spte);
+	if (!try_cmpxchg64(sptep, &old, spte))
+		return;
+	kvm_update_page_stats(kvm, PG_LEVEL_4K, 1);
+	trace_kvm_mmu_set_spte(PG_LEVEL_4K, gfn, sptep);
 }

@@ -1,0 +1,157 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * Dynamic memory mapping: fault-around, filling more than the page that is
+ * touched.
+ *
+ * A policy says what; here it is filled, and kvm_dmm_map_around() has it mapped
+ * with the page that was touched.  Nothing here is more than a favour: what is
+ * busy, does not fit below the limit or takes an effort to allocate is left to
+ * the fault that needs it.
+ */
+#include <linux/mm.h>
+#include <linux/percpu.h>
+#include <trace/events/kvm_dmm.h>
+
+#include "dmm.h"
+
+#define DMM_AROUND_BATCH	32	/* pages that are charged at once */
+
+/**
+ * struct dmm_filled - what a fault on this CPU filled last
+ * @pool: the pool, which may be gone
+ * @first: first page offset
+ * @last: last page offset
+ *
+ * A hint for the same fault, which is about to map it.  Somebody else may have
+ * run on the CPU in between, or the fault may go on on another one.
+ */
+struct dmm_filled {
+	struct kvm_dmm_pool *pool;
+	pgoff_t first;
+	pgoff_t last;
+};
+
+static DEFINE_PER_CPU(struct dmm_filled, dmm_filled);
+
+/**
+ * dmm_filled_around - what was just filled with a page?
+ * @pool: the pool
+ * @index: page offset
+ * @first: out: first page offset
+ * @last: out: last page offset
+ *
+ * Return: False if that is not known.
+ */
+bool dmm_filled_around(struct kvm_dmm_pool *pool, pgoff_t index, pgoff_t *first,
+		       pgoff_t *last)
+{
+	*first = this_cpu_read(dmm_filled.first);
+	*last = this_cpu_read(dmm_filled.last);
+	return this_cpu_read(dmm_filled.pool) == pool && *first <= index &&
+	       index <= *last;
+}
+
+/**
+ * dmm_around_room - does a pool have room that nobody has to make?
+ * @pool: the pool
+ * @nr: pages
+ *
+ * With a policy that reclaims that ends where the worker begins, which would
+ * take other pages out for what may never be used.
+ *
+ * Return: True if so.
+ */
+bool dmm_around_room(struct kvm_dmm_pool *pool, unsigned long nr)
+{
+	unsigned long max = dmm_max(pool);
+
+	if (READ_ONCE(pool->nr_reclaimers) && READ_ONCE(pool->max) != ULONG_MAX)
+		max -= dmm_margin(max);
+	return dmm_used(pool) + nr <= max;
+}
+
+/*
+ * Make a frame of a page.  An entry in whose place the page of zeros may be
+ * mapped would have to be unmapped first: it is left alone.
+ */
+static bool dmm_around_install(struct kvm_dmm_pool *pool,
+			       struct kvm_dmm_region *region, pgoff_t index,
+			       struct page *page)
+{
+	u64 new = dmm_mk_frame(page_to_pfn(page));
+	u64 *entry = dmm_entry(region, index);
+
+	if (!dmm_trylock(region, entry, 0))
+		return false;
+	/* The size as in dmm_fault_lock(); the content, too, may be new. */
+	if (unlikely(index >= dmm_pages(pool) ||
+		     READ_ONCE(pool->nr_fillers))) {
+		dmm_unlock(region, entry, 0);
+		return false;
+	}
+	dmm_frame_own(pool, page, index);
+	dmm_unlock(region, entry, new);
+	trace_kvm_dmm_map(pool, index, new);
+	return true;
+}
+
+/* Fill the absent entries at some places; false when that is all. */
+static bool dmm_around_batch(struct kvm_dmm_pool *pool,
+			     struct kvm_dmm_region *region, pgoff_t base,
+			     const u16 *place, unsigned int nr)
+{
+	struct page *pages[DMM_AROUND_BATCH];
+	unsigned int got, used = 0, i;
+
+	if (!dmm_around_room(pool, nr) || dmm_charge(pool, nr, DMM_SPARE))
+		return false;
+	got = dmm_frame_alloc_bulk(pages, nr);
+	for (i = 0; i < nr && used < got; i++)
+		used += dmm_around_install(pool, region, base + place[i],
+					   pages[used]);
+	this_cpu_add(pool->stats->count[DMM_STAT_fill], used);
+	this_cpu_add(pool->stats->count[DMM_STAT_fill_around], used);
+	dmm_uncharge(pool, nr - used);
+	for (i = used; i < got; i++)
+		put_page(pages[i]);
+	return got == nr;
+}
+
+/**
+ * dmm_fill_around - fill what a policy wants to have with a page
+ * @pool: the pool
+ * @region: the region
+ * @around: the page, which is there by now, and what else
+ *
+ * Context: No busy bit is held.
+ */
+void dmm_fill_around(struct kvm_dmm_pool *pool, struct kvm_dmm_region *region,
+		     const struct kvm_dmm_around *around)
+{
+	pgoff_t base = round_down(around->index, KVM_DMM_REGION_PAGES);
+	u16 place[DMM_AROUND_BATCH];
+	unsigned int nr = 0;
+	pgoff_t index;
+
+	if (WARN_ON_ONCE(around->first < base ||
+			 around->last >= base + KVM_DMM_REGION_PAGES))
+		return;
+	/* Also if it is a single page: then there is nothing to map around. */
+	this_cpu_write(dmm_filled.pool, pool);
+	this_cpu_write(dmm_filled.first, around->first);
+	this_cpu_write(dmm_filled.last, around->last);
+	if (around->first == around->last)
+		return;
+	for (index = around->first; index <= around->last; index++) {
+		if (READ_ONCE(*dmm_entry(region, index)))
+			continue;
+		place[nr++] = index - base;
+		if (nr < DMM_AROUND_BATCH)
+			continue;
+		if (!dmm_around_batch(pool, region, base, place, nr))
+			break;
+		nr = 0;
+	}
+	if (nr && index > around->last)
+		dmm_around_batch(pool, region, base, place, nr);
+}
