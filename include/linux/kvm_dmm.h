@@ -112,6 +112,7 @@ struct kvm_dmm_reclaim {
  * @index: page offset of the page; absent
  * @first: first page offset to fill, at first @index
  * @last: last page offset to fill, at first @index
+ * @block: rather all of the region, in one piece, if nothing is in it yet
  *
  * [@first, @last] has @index in it and does not leave its region.
  */
@@ -119,6 +120,7 @@ struct kvm_dmm_around {
 	pgoff_t index;
 	pgoff_t first;
 	pgoff_t last;
+	bool block;
 };
 
 /**
@@ -301,6 +303,8 @@ void kvm_dmm_batch_end(struct kvm_dmm_batch *batch);
 enum kvm_dmm_kind kvm_dmm_peek(struct kvm_dmm_pool *pool, pgoff_t index,
 			       bool *write_protected);
 int kvm_dmm_fetch(struct kvm_dmm_pool *pool, pgoff_t index);
+bool kvm_dmm_can_make_block(struct kvm_dmm_pool *pool, pgoff_t base);
+int kvm_dmm_make_block(struct kvm_dmm_pool *pool, pgoff_t base);
 int kvm_dmm_young(struct kvm_dmm_pool *pool, pgoff_t base,
 		  unsigned long *young);
 int kvm_dmm_test_young(struct kvm_dmm_pool *pool, pgoff_t first, pgoff_t last,

@@ -341,6 +341,7 @@ unsigned int kvm_dmm_batch_protect(struct kvm_dmm_batch *batch)
 	if (!batch->end)
 		return 0;
 	trace_kvm_dmm_protect(batch);
+	atomic_inc(&batch->region->protects);
 	dmm_lower(batch, true);
 	n = dmm_batch_freeze(batch);
 	for_each_set_bit(i, batch->frozen, batch->end) {
@@ -593,6 +594,9 @@ void dmm_drop_range(struct kvm_dmm_pool *pool, pgoff_t first, pgoff_t last)
 	while (index <= last && kvm_dmm_next_region(pool, &index, last)) {
 		kvm_dmm_batch_start(&batch, pool, index);
 		end = min(last, batch.base + KVM_DMM_REGION_PAGES - 1);
+		/* Nothing is left of it: it may become a block once more. */
+		if (index == batch.base && end - index == KVM_DMM_REGION_PAGES - 1)
+			WRITE_ONCE(batch.region->tried, false);
 		for (; index <= end; index++)
 			dmm_batch_lock(&batch, index);
 		if (!batch.end)

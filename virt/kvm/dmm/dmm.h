@@ -45,6 +45,9 @@ struct kvm_memory_slot;
  *	allocated for this region, or 0; written with all entries busy
  * @deviants: entries that are busy or are not the writable frame of the block;
  *	kept while @block is set; at 0 the region may be mapped as 2 MiB
+ * @tried: a fault has tried to make a block of it
+ * @protects: how often entries of it were write-protected; as long as it stays
+ *	the same, a frame that is still protected has not changed
  *
  * Regions are made on the first touch and live as long as their file: nobody
  * needs a lock or a reference to use one.
@@ -53,6 +56,8 @@ struct kvm_dmm_region {
 	u64 *entry;
 	unsigned long block;
 	atomic_t deviants;
+	bool tried;
+	atomic_t protects;
 };
 
 /* Counters, by cause; each is a file in pools/<ino>/stats/. */
@@ -62,6 +67,8 @@ struct kvm_dmm_region {
 	S(fill)			/* absent entry became a frame */	\
 	S(fill_around)		/* of these, before they were touched */ \
 	S(fill_block)		/* 2 MiB became frames at once */	\
+	S(make_block)		/* 512 frames became a block */		\
+	S(make_block_failed)						\
 	S(unprotect)		/* write to a protected frame */	\
 	S(cow)			/* write to a shared frame: copied */	\
 	S(take_over)		/* the same by its last user */		\
@@ -325,6 +332,12 @@ static inline bool dmm_may_fill_around(struct kvm_dmm_pool *pool)
 		READ_ONCE(pool->max) == ULONG_MAX ||
 		READ_ONCE(pool->max) >= dmm_pages(pool));
 }
+
+/* block.c */
+#define DMM_BLOCK_GFP	(GFP_HIGHUSER | __GFP_ACCOUNT | __GFP_NORETRY | \
+			 __GFP_NOWARN)
+
+bool dmm_populate_block(struct kvm_dmm_pool *pool, pgoff_t base, gfp_t gfp);
 
 /* shared.c */
 int kvm_dmm_shared_init(void);

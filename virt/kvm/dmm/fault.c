@@ -105,6 +105,21 @@ static void dmm_fault_unmap(struct dmm_fault *fault)
 	dmm_batch_unmap(&batch);
 }
 
+/*
+ * Absent: 2 MiB at once, if nothing is in the region and the host has them at
+ * hand.  Tried once for a region, since most of the work is finding out.
+ */
+static bool dmm_fault_block(struct dmm_fault *fault)
+{
+	if (READ_ONCE(fault->region->tried) ||
+	    !dmm_around_room(fault->pool, KVM_DMM_REGION_PAGES))
+		return false;
+	WRITE_ONCE(fault->region->tried, true);
+	return dmm_populate_block(fault->pool,
+				  round_down(fault->index, KVM_DMM_REGION_PAGES),
+				  DMM_BLOCK_GFP & ~__GFP_RECLAIM);
+}
+
 /* Absent: a page with what a policy has for it, or zeros. */
 static int dmm_fault_fill(struct dmm_fault *fault, struct page **pagep)
 {
@@ -118,6 +133,8 @@ static int dmm_fault_fill(struct dmm_fault *fault, struct page **pagep)
 
 	if (!(fault->flags & DMM_EXACT) && dmm_may_fill_around(fault->pool))
 		dmm_ask_around(fault->pool, &around);
+	if (around.block && dmm_fault_block(fault))
+		return -EAGAIN;
 
 	page = dmm_fault_alloc(fault, true);
 	if (IS_ERR(page))
@@ -440,79 +457,6 @@ bool dmm_current(struct kvm_dmm_pool *pool, pgoff_t index, struct page *page,
 	return dmm_has_page(e) && dmm_page(e) == page;
 }
 
-/* Own all entries of a region, if nothing at all is in it. */
-static bool dmm_lock_region(struct kvm_dmm_batch *batch)
-{
-	unsigned int i;
-	u64 *entry, e;
-
-	for (i = 0; i < KVM_DMM_REGION_PAGES; i++) {
-		entry = &batch->region->entry[i];
-		e = READ_ONCE(*entry);
-		if ((e && e != DMM_CACHED) ||
-		    !dmm_trylock(batch->region, entry, e))
-			return false;
-		dmm_batch_insert(batch, i);
-	}
-	return true;
-}
-
-/*
- * Fill a whole region, if nothing at all is in it, with 512 frames in a row.
- * After split_page() they are ordinary pages, each freed by itself.
- */
-static bool dmm_populate_block(struct kvm_dmm_pool *pool, pgoff_t base)
-{
-	struct kvm_dmm_region *region;
-	struct kvm_dmm_batch batch;
-	struct page *page;
-	unsigned int i;
-
-	if (READ_ONCE(pool->nr_fillers) ||
-	    kvm_dmm_peek(pool, base, NULL) != KVM_DMM_ABSENT)
-		return false;
-	if (!dmm_region_get(pool, base, GFP_KERNEL_ACCOUNT) ||
-	    dmm_charge(pool, KVM_DMM_REGION_PAGES, DMM_NOWAIT))
-		return false;
-	page = alloc_pages(GFP_HIGHUSER | __GFP_ACCOUNT | __GFP_ZERO |
-			   __GFP_NORETRY | __GFP_NOWARN, DMM_REGION_SHIFT);
-	if (!page)
-		goto uncharge;
-	split_page(page, DMM_REGION_SHIFT);
-
-	kvm_dmm_batch_start(&batch, pool, base);
-	/* The size as in dmm_fault_lock(). */
-	if (!dmm_lock_region(&batch) ||
-	    base + KVM_DMM_REGION_PAGES > dmm_pages(pool))
-		goto undo;
-	region = batch.region;
-	for (i = 0; i < KVM_DMM_REGION_PAGES; i++)
-		if (region->entry[i] & DMM_CACHED)
-			break;
-	if (i < KVM_DMM_REGION_PAGES)
-		dmm_batch_unmap(&batch);
-
-	/* All entries are busy, so none of them is the block's. */
-	WRITE_ONCE(pool->has_blocks, true);
-	atomic_set(&region->deviants, KVM_DMM_REGION_PAGES);
-	/* With the count of what deviates from it. */
-	smp_store_release(&region->block, page_to_pfn(page));
-	for (i = 0; i < KVM_DMM_REGION_PAGES; i++) {
-		dmm_frame_own(pool, page + i, base + i);
-		dmm_batch_set(&batch, base + i,
-			      dmm_mk_frame(page_to_pfn(page + i)));
-	}
-	dmm_count(pool, DMM_STAT_fill_block);
-	return true;
-undo:
-	kvm_dmm_batch_end(&batch);
-	for (i = 0; i < KVM_DMM_REGION_PAGES; i++)
-		put_page(page + i);
-uncharge:
-	dmm_uncharge(pool, KVM_DMM_REGION_PAGES);
-	return false;
-}
-
 /**
  * dmm_populate - make frames of all that is absent in a range
  * @pool: the pool
@@ -537,7 +481,7 @@ int dmm_populate(struct kvm_dmm_pool *pool, pgoff_t first, pgoff_t last)
 	while (index <= last) {
 		if (IS_ALIGNED(index, KVM_DMM_REGION_PAGES) &&
 		    index + KVM_DMM_REGION_PAGES - 1 <= last &&
-		    dmm_populate_block(pool, index)) {
+		    dmm_populate_block(pool, index, DMM_BLOCK_GFP)) {
 			index += KVM_DMM_REGION_PAGES;
 			continue;
 		}

@@ -14,11 +14,16 @@
  * with a small window, whose size learns from what became of such windows.
  * When nothing around is ever used that is one page, and now and then a larger
  * one finds out whether this still holds.
+ *
+ * A stream whose windows have grown to the limit gets its next region as a
+ * block.  Regions that were filled page by page are made blocks in the background
+ * when they are complete and most of their pages were used.
  */
 #include <linux/kvm_dmm.h>
 #include <linux/log2.h>
 #include <linux/module.h>
 #include <linux/slab.h>
+#include <linux/workqueue.h>
 
 #define DMM_STREAMS		8
 #define DMM_START_ORDER		2	/* of a new stream's window at most */
@@ -29,11 +34,30 @@
  * window, counted in windows of its size, that size as an order, flags.
  */
 #define DMM_STREAM_VALID	BIT_ULL(0)
+#define DMM_STREAM_BLOCK	BIT_ULL(1)	/* a block was asked for, too */
 #define DMM_STREAM_ORDER	GENMASK_ULL(7, 4)
 #define DMM_STREAM_ORDER_SHIFT	4
 #define DMM_STREAM_NR_SHIFT	8
 
-enum { DMM_FAULT_AROUND };
+/* How often, and of how many regions at most, is one looked for to rebuild? */
+#define DMM_REBUILD_PERIOD	HZ
+#define DMM_REBUILD_SCAN	1024
+#define DMM_REBUILD_YOUNG	(KVM_DMM_REGION_PAGES / 2)
+/* Periods to wait when the host has no 2 MiB in a row. */
+#define DMM_REBUILD_PAUSE	15
+
+#define DMM_BLOCK_BYTES		(KVM_DMM_REGION_PAGES * PAGE_SIZE)
+
+enum { DMM_FAULT_AROUND, DMM_BLOCK, DMM_REBUILD_RATE };
+
+enum { DMM_BLOCK_NEVER, DMM_BLOCK_ALWAYS, DMM_BLOCK_ADAPTIVE };
+
+static const char *const dmm_block_choices[] = {
+	[DMM_BLOCK_NEVER] = "never",
+	[DMM_BLOCK_ALWAYS] = "always",
+	[DMM_BLOCK_ADAPTIVE] = "adaptive",
+	NULL
+};
 
 static const struct kvm_dmm_tunable dmm_demand_tunables[] = {
 	[DMM_FAULT_AROUND] = {
@@ -42,7 +66,20 @@ static const struct kvm_dmm_tunable dmm_demand_tunables[] = {
 		.bytes = true,
 		.def = 64 << 10,
 		.min = PAGE_SIZE,
-		.max = KVM_DMM_REGION_PAGES * PAGE_SIZE,
+		.max = DMM_BLOCK_BYTES,
+	},
+	[DMM_BLOCK] = {
+		/* When to take 2 MiB in one piece. */
+		.name = "block",
+		.choices = dmm_block_choices,
+		.def = DMM_BLOCK_ADAPTIVE,
+	},
+	[DMM_REBUILD_RATE] = {
+		/* Bytes a second to copy into blocks at most; 0: none. */
+		.name = "rebuild_rate",
+		.bytes = true,
+		.def = 16 << 20,
+		.max = 1ULL << 40,
 	},
 	{}
 };
@@ -52,6 +89,8 @@ enum {
 	DMM_AROUND_UNUSED,
 	DMM_STREAM_HIT,
 	DMM_STREAM_MISS,
+	DMM_REBUILT,
+	DMM_REBUILD_FAILED,
 };
 
 static const char *const dmm_demand_counters[] = {
@@ -59,6 +98,8 @@ static const char *const dmm_demand_counters[] = {
 	[DMM_AROUND_UNUSED] = "around_unused",
 	[DMM_STREAM_HIT] = "stream_hit",
 	[DMM_STREAM_MISS] = "stream_miss",
+	[DMM_REBUILT] = "rebuilt",
+	[DMM_REBUILD_FAILED] = "rebuild_failed",
 	NULL
 };
 
@@ -68,19 +109,32 @@ static const char *const dmm_demand_counters[] = {
  * @next: the stream to replace next
  * @start: order of a new stream's window
  * @misses: windows of one page since the last larger one
+ * @policy: the attached policy
+ * @work: makes blocks, once a period
+ * @cursor: page offset where it goes on
+ * @credit: bytes that it may copy
+ * @pause: periods in which it does nothing
  *
- * Read and written by faults without a lock: it is all about guesses.
+ * The first four are read and written by faults without a lock: it is all about
+ * guesses.  The rest is the worker's.
  */
 struct dmm_demand {
 	u64 stream[DMM_STREAMS];
 	unsigned int next;
 	unsigned int start;
 	unsigned int misses;
+
+	struct kvm_dmm_policy *policy;
+	struct delayed_work work;
+	pgoff_t cursor;
+	u64 credit;
+	unsigned int pause;
 };
 
-static u64 dmm_mk_stream(pgoff_t nr, unsigned int order)
+static u64 dmm_mk_stream(pgoff_t nr, unsigned int order, bool block)
 {
-	return DMM_STREAM_VALID | (u64)order << DMM_STREAM_ORDER_SHIFT |
+	return DMM_STREAM_VALID | (block ? DMM_STREAM_BLOCK : 0) |
+	       (u64)order << DMM_STREAM_ORDER_SHIFT |
 	       (u64)nr << DMM_STREAM_NR_SHIFT;
 }
 
@@ -97,11 +151,19 @@ static pgoff_t dmm_stream_nr(u64 stream)
 /* Does a write go on where a stream was? */
 static bool dmm_stream_follows(u64 stream, pgoff_t index)
 {
-	pgoff_t nr = index >> dmm_stream_order(stream);
+	unsigned int order = dmm_stream_order(stream);
+	unsigned int shift = ilog2(KVM_DMM_REGION_PAGES) - order;
+	pgoff_t nr = index >> order, region;
 
+	if (!(stream & DMM_STREAM_VALID))
+		return false;
 	/* Next to it on either side, or in a gap that it left. */
-	return (stream & DMM_STREAM_VALID) &&
-	       nr + 1 - dmm_stream_nr(stream) <= 2;
+	if (nr + 1 - dmm_stream_nr(stream) <= 2)
+		return true;
+	/* The same for the block, if it was to be had. */
+	region = dmm_stream_nr(stream) >> shift;
+	return (stream & DMM_STREAM_BLOCK) &&
+	       (nr == (region + 1) << shift || nr + 1 == region << shift);
 }
 
 /* How many pages of a stream's last window were used. */
@@ -173,8 +235,10 @@ static void dmm_demand_around(struct kvm_dmm_policy *policy,
 	struct dmm_demand *demand = policy->priv;
 	unsigned int i, order;
 	pgoff_t nr, index = around->index;
-	u64 stream;
+	u64 block = kvm_dmm_value(policy, DMM_BLOCK), stream;
+	bool hit;
 
+	around->block = block == DMM_BLOCK_ALWAYS;
 	if (!max)
 		return;
 	for (i = 0; i < DMM_STREAMS; i++) {
@@ -182,7 +246,8 @@ static void dmm_demand_around(struct kvm_dmm_policy *policy,
 		if (dmm_stream_follows(stream, index))
 			break;
 	}
-	if (i < DMM_STREAMS) {
+	hit = i < DMM_STREAMS;
+	if (hit) {
 		kvm_dmm_policy_count(policy, DMM_STREAM_HIT, 1);
 		order = dmm_demand_continue(policy, stream, max);
 	} else {
@@ -192,10 +257,68 @@ static void dmm_demand_around(struct kvm_dmm_policy *policy,
 		order = dmm_demand_begin(policy, READ_ONCE(demand->stream[i]),
 					 max);
 	}
+	around->block = block == DMM_BLOCK_ALWAYS ||
+			(block == DMM_BLOCK_ADAPTIVE &&
+			 hit && order == max &&
+			 dmm_stream_order(stream) == max);
 	nr = index >> order;
-	WRITE_ONCE(demand->stream[i], dmm_mk_stream(nr, order));
+	WRITE_ONCE(demand->stream[i], dmm_mk_stream(nr, order, around->block));
 	around->first = nr << order;
 	around->last = around->first + BIT(order) - 1;
+}
+
+/* Make a block of a region, if that is worth it.  False: not now. */
+static bool dmm_demand_rebuild(struct kvm_dmm_policy *policy, pgoff_t base)
+{
+	DECLARE_BITMAP(young, KVM_DMM_REGION_PAGES);
+	struct dmm_demand *demand = policy->priv;
+	int r;
+
+	if (!kvm_dmm_can_make_block(policy->pool, base) ||
+	    kvm_dmm_test_young(policy->pool, base,
+			       base + KVM_DMM_REGION_PAGES - 1,
+			       young) < DMM_REBUILD_YOUNG)
+		return true;
+	r = kvm_dmm_make_block(policy->pool, base);
+	kvm_dmm_policy_count(policy, r ? DMM_REBUILD_FAILED : DMM_REBUILT, 1);
+	if (r == -ENOMEM) {
+		demand->pause = DMM_REBUILD_PAUSE;
+		return false;
+	}
+	demand->credit -= DMM_BLOCK_BYTES;
+	return true;
+}
+
+static void dmm_demand_work(struct work_struct *work)
+{
+	struct dmm_demand *demand = container_of(to_delayed_work(work),
+						 struct dmm_demand, work);
+	struct kvm_dmm_policy *policy = demand->policy;
+	u64 rate = kvm_dmm_value(policy, DMM_REBUILD_RATE);
+	unsigned int n = DMM_REBUILD_SCAN;
+
+	if (demand->pause)
+		demand->pause--;
+	else if (kvm_dmm_value(policy, DMM_BLOCK) != DMM_BLOCK_NEVER)
+		n = 0;
+	/* What was not used is not saved up, but a block must come together. */
+	demand->credit = min(demand->credit + rate,
+			     max(rate, (u64)DMM_BLOCK_BYTES));
+	for (; rate && n < DMM_REBUILD_SCAN; n++) {
+		if (demand->credit < DMM_BLOCK_BYTES)
+			break;
+		if (!kvm_dmm_next_region(policy->pool, &demand->cursor,
+					 ULONG_MAX)) {
+			demand->cursor = 0;
+			break;
+		}
+		if (!dmm_demand_rebuild(policy, demand->cursor))
+			break;
+		demand->cursor += KVM_DMM_REGION_PAGES;
+		cond_resched();
+	}
+	queue_delayed_work(system_unbound_wq, &demand->work,
+			   DMM_REBUILD_PERIOD);
 }
 
 static int dmm_demand_attach(struct kvm_dmm_policy *policy)
@@ -206,13 +329,21 @@ static int dmm_demand_attach(struct kvm_dmm_policy *policy)
 	if (!demand)
 		return -ENOMEM;
 	demand->start = DMM_START_ORDER;
+	demand->policy = policy;
 	policy->priv = demand;
+	/* An idle host need not wake up for this. */
+	INIT_DEFERRABLE_WORK(&demand->work, dmm_demand_work);
+	queue_delayed_work(system_unbound_wq, &demand->work,
+			   DMM_REBUILD_PERIOD);
 	return 0;
 }
 
 static void dmm_demand_detach(struct kvm_dmm_policy *policy)
 {
-	kfree(policy->priv);
+	struct dmm_demand *demand = policy->priv;
+
+	cancel_delayed_work_sync(&demand->work);
+	kfree(demand);
 }
 
 static struct kvm_dmm_policy_ops dmm_demand_ops = {
