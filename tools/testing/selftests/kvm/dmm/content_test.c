@@ -75,6 +75,7 @@ DMM_TEST(content, ping_pong)
 	volatile uint64_t *word = self->mem.hva + 5 * DMM_PAGE;
 	uint64_t i, value;
 
+	dmm_mem_exact(&self->mem);
 	for (i = 1; i < 50; i++) {
 		dmm_guest_poke(self->guest, DMM_GPA + 5 * DMM_PAGE, i);
 		ASSERT_EQ(i, *word);

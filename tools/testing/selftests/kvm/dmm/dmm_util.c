@@ -58,6 +58,13 @@ struct dmm_mem dmm_mem_create_static(uint64_t size)
 	return dmm_mem_of(fd, size);
 }
 
+void dmm_mem_exact(const struct dmm_mem *mem)
+{
+	TEST_ASSERT(!dmm_pool_set(mem->ino, "demand/fault_around_bytes", "4K") &&
+		    !dmm_pool_set(mem->ino, "demand/block", "never"),
+		    "Can't tune the demand policy");
+}
+
 void dmm_mem_unmap(struct dmm_mem *mem)
 {
 	if (mem->hva)

@@ -49,6 +49,7 @@ DMM_TEST(host, fork)
 	pid_t pid;
 	int status;
 
+	dmm_mem_exact(&self->mem);
 	dmm_guest_fill(self->guest, DMM_GPA, 4, 1);
 	pid = fork();
 	ASSERT_GE(pid, 0);

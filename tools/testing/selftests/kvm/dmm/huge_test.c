@@ -192,4 +192,234 @@ DMM_TEST(huge, punch_under_load)
 	EXPECT_EQ(SIZE - DMM_BLOCK, huge_bytes(self->mem.ino));
 }
 
+/* Blocks of memory that is filled when it is touched, or that was. */
+FIXTURE(lazy) {
+	struct dmm_guest *guest;
+	struct dmm_mem mem;
+};
+
+FIXTURE_SETUP(lazy)
+{
+	self->mem = dmm_mem_create(SIZE);
+	ASSERT_EQ(0, dmm_pool_set(self->mem.ino, "demand/rebuild_rate", "0"));
+	self->guest = dmm_guest_create(2);
+	dmm_guest_add_mem(self->guest, &self->mem);
+}
+
+FIXTURE_TEARDOWN(lazy)
+{
+	dmm_guest_free(self->guest);
+	dmm_mem_free(&self->mem);
+}
+
+/* Wait until so much memory is blocks, or more. */
+static uint64_t wait_huge(unsigned long ino, uint64_t bytes)
+{
+	int tries;
+
+	for (tries = 0; huge_bytes(ino) < bytes && tries < 3000; tries++)
+		usleep(10000);
+	return huge_bytes(ino);
+}
+
+DMM_TEST(lazy, always)
+{
+	unsigned long ino = self->mem.ino;
+	unsigned int i;
+
+	ASSERT_EQ(0, dmm_pool_set(ino, "demand/block", "always"));
+	for (i = 0; i < SIZE / DMM_BLOCK; i++)
+		dmm_guest_poke(self->guest, DMM_GPA + i * DMM_BLOCK +
+			       (77 + i) * DMM_PAGE, i + 1);
+	EXPECT_EQ(SIZE, huge_bytes(ino));
+	EXPECT_EQ(SIZE, dmm_pool_get(ino, "resident_bytes"));
+	EXPECT_EQ(SIZE / DMM_BLOCK, dmm_pool_get(ino, "stats/fill_block"));
+	if (kvm_is_tdp_enabled()) {
+		EXPECT_EQ(SIZE / DMM_BLOCK,
+			  vm_get_stat(self->guest->vm, "pages_2m"));
+	}
+	EXPECT_EQ(SIZE / DMM_BLOCK, dmm_nonzero_pages(self->mem.hva, PAGES));
+	for (i = 0; i < SIZE / DMM_BLOCK; i++)
+		EXPECT_EQ(i + 1, *(uint64_t *)(self->mem.hva + i * DMM_BLOCK +
+					       (77 + i) * DMM_PAGE));
+}
+
+/* A process's write does the same, and reads before leave zeros mapped. */
+DMM_TEST(lazy, always_host)
+{
+	unsigned long ino = self->mem.ino;
+
+	ASSERT_EQ(0, dmm_pool_set(ino, "demand/block", "always"));
+	EXPECT_EQ(0, dmm_nonzero_pages(self->mem.hva, PAGES));
+	EXPECT_EQ(0, dmm_guest_nonzero_pages(self->guest, DMM_GPA, PAGES));
+	EXPECT_EQ(0, dmm_pool_get(ino, "resident_bytes"));
+	dmm_fill(self->mem.hva, 0, PAGES, 3);
+	EXPECT_EQ(SIZE, huge_bytes(ino));
+	EXPECT_EQ(0, dmm_guest_bad_pages(self->guest, DMM_GPA, PAGES, 3));
+}
+
+/* The limit leaves no room for a block: pages then. */
+DMM_TEST(lazy, always_limit)
+{
+	unsigned long ino = self->mem.ino;
+
+	ASSERT_EQ(0, dmm_pool_set(ino, "demand/block", "always"));
+	ASSERT_EQ(0, dmm_pool_set_bytes(ino, "max_bytes", DMM_BLOCK / 2));
+	dmm_guest_fill(self->guest, DMM_GPA, PAGES / 16, 1);
+	EXPECT_EQ(0, huge_bytes(ino));
+	EXPECT_EQ(SIZE / 16, dmm_pool_get(ino, "resident_bytes"));
+	EXPECT_EQ(0, dmm_bad_pages(self->mem.hva, 0, PAGES / 16, 1));
+}
+
+DMM_TEST(lazy, never)
+{
+	unsigned long ino = self->mem.ino;
+
+	ASSERT_EQ(0, dmm_pool_set(ino, "demand/block", "never"));
+	dmm_guest_fill(self->guest, DMM_GPA, PAGES, 1);
+	EXPECT_EQ(0, huge_bytes(ino));
+	EXPECT_EQ(0, dmm_bad_pages(self->mem.hva, 0, PAGES, 1));
+}
+
+/* A long sequence gets blocks from its second region on, a single touch none. */
+DMM_TEST(lazy, adaptive)
+{
+	unsigned long ino = self->mem.ino;
+
+	dmm_guest_poke(self->guest, DMM_GPA + SIZE - DMM_BLOCK, 1);
+	EXPECT_EQ(0, huge_bytes(ino));
+	dmm_guest_fill(self->guest, DMM_GPA, PAGES, 1);
+	EXPECT_EQ(SIZE - 2 * DMM_BLOCK, huge_bytes(ino));
+	EXPECT_EQ(SIZE, dmm_pool_get(ino, "resident_bytes"));
+	EXPECT_EQ(0, dmm_bad_pages(self->mem.hva, 0, PAGES, 1));
+}
+
+/* A region that was emptied may become a block again. */
+DMM_TEST(lazy, punched)
+{
+	unsigned long ino = self->mem.ino;
+
+	ASSERT_EQ(0, dmm_pool_set(ino, "demand/block", "always"));
+	dmm_guest_fill(self->guest, DMM_GPA, PAGES, 1);
+	ASSERT_EQ(0, fallocate(self->mem.fd, PUNCH, DMM_BLOCK, DMM_BLOCK));
+	EXPECT_EQ(SIZE - DMM_BLOCK, huge_bytes(ino));
+	dmm_guest_poke(self->guest, DMM_GPA + DMM_BLOCK, 1);
+	EXPECT_EQ(SIZE, huge_bytes(ino));
+	EXPECT_EQ(512, dmm_guest_bad_pages(self->guest, DMM_GPA, PAGES, 1));
+}
+
+/* Pages become blocks while nobody does anything with them. */
+DMM_TEST(lazy, rebuilt)
+{
+	unsigned long ino = self->mem.ino;
+
+	ASSERT_EQ(0, dmm_pool_set(ino, "demand/block", "never"));
+	dmm_guest_fill(self->guest, DMM_GPA, PAGES, 1);
+	ASSERT_EQ(0, huge_bytes(ino));
+	ASSERT_EQ(0, dmm_pool_set(ino, "demand/rebuild_rate", "1G"));
+	ASSERT_EQ(0, dmm_pool_set(ino, "demand/block", "adaptive"));
+	EXPECT_EQ(SIZE, wait_huge(ino, SIZE));
+	EXPECT_EQ(SIZE, dmm_pool_get(ino, "resident_bytes"));
+	EXPECT_EQ(SIZE / DMM_BLOCK,
+		  dmm_pool_get(ino, "demand/stats/rebuilt"));
+	EXPECT_EQ(0, dmm_guest_bad_pages(self->guest, DMM_GPA, PAGES, 1));
+	EXPECT_EQ(0, dmm_bad_pages(self->mem.hva, 0, PAGES, 1));
+	if (kvm_is_tdp_enabled()) {
+		EXPECT_EQ(SIZE / DMM_BLOCK,
+			  vm_get_stat(self->guest->vm, "pages_2m"));
+	}
+
+	/* And part of a block is given up as ever. */
+	ASSERT_EQ(0, fallocate(self->mem.fd, PUNCH, 5 * DMM_PAGE, DMM_PAGE));
+	EXPECT_EQ(SIZE - DMM_BLOCK, huge_bytes(ino));
+	EXPECT_EQ(1, dmm_guest_bad_pages(self->guest, DMM_GPA, PAGES, 1));
+}
+
+/* What is not used, not complete, or held by somebody, stays as it is. */
+DMM_TEST(lazy, not_rebuilt)
+{
+	unsigned long ino = self->mem.ino;
+
+	ASSERT_EQ(0, dmm_pool_set(ino, "demand/block", "never"));
+	dmm_guest_fill(self->guest, DMM_GPA, PAGES, 1);
+	/* 0: a hole.  1: locked in memory.  2: filled, but not used. */
+	ASSERT_EQ(0, fallocate(self->mem.fd, PUNCH, 9 * DMM_PAGE, DMM_PAGE));
+	ASSERT_EQ(0, mlock(self->mem.hva + DMM_BLOCK + 7 * DMM_PAGE, DMM_PAGE));
+	ASSERT_EQ(0, fallocate(self->mem.fd, PUNCH, 2 * DMM_BLOCK, DMM_BLOCK));
+	ASSERT_EQ(0, dmm_pool_set(ino, "demand/fault_around_bytes", "4K"));
+	dmm_fill(self->mem.hva + 2 * DMM_BLOCK, 1024, 512, 1);
+	ASSERT_EQ(0, madvise(self->mem.hva + 2 * DMM_BLOCK, DMM_BLOCK,
+			     MADV_DONTNEED));
+
+	ASSERT_EQ(0, dmm_pool_set(ino, "demand/rebuild_rate", "1G"));
+	ASSERT_EQ(0, dmm_pool_set(ino, "demand/block", "adaptive"));
+	EXPECT_EQ(DMM_BLOCK, wait_huge(ino, DMM_BLOCK));
+	sleep(3);
+	EXPECT_EQ(DMM_BLOCK, huge_bytes(ino));
+
+	/* Once the reason is gone. */
+	dmm_fill(self->mem.hva + 9 * DMM_PAGE, 9, 1, 1);
+	EXPECT_EQ(0, dmm_guest_bad_pages(self->guest, DMM_GPA + 2 * DMM_BLOCK,
+					 512, 1));
+	EXPECT_EQ(SIZE - DMM_BLOCK, wait_huge(ino, SIZE - DMM_BLOCK));
+	EXPECT_EQ(0, dmm_guest_bad_pages(self->guest, DMM_GPA, PAGES, 1));
+}
+
+/* A page that a policy has protected keeps its region as it is until a write. */
+DMM_TEST(lazy, protected_page)
+{
+	unsigned long ino = self->mem.ino;
+
+	if (!dmm_policy_loaded("test-share"))
+		SKIP(return, "no policy test-share");
+	ASSERT_EQ(0, dmm_pool_set(ino, "policies", "+test-share"));
+	ASSERT_EQ(0, dmm_pool_set(ino, "demand/block", "never"));
+	dmm_guest_fill(self->guest, DMM_GPA, PAGES, 1);
+	ASSERT_EQ(0, dmm_pool_set(ino, "test-share/protect", "600"));
+	ASSERT_EQ(0, dmm_pool_set(ino, "demand/rebuild_rate", "1G"));
+	ASSERT_EQ(0, dmm_pool_set(ino, "demand/block", "adaptive"));
+	EXPECT_EQ(SIZE - DMM_BLOCK, wait_huge(ino, SIZE - DMM_BLOCK));
+	sleep(3);
+	EXPECT_EQ(SIZE - DMM_BLOCK, huge_bytes(ino));
+
+	dmm_guest_poke(self->guest, DMM_GPA + 600 * DMM_PAGE, 77);
+	EXPECT_EQ(SIZE, wait_huge(ino, SIZE));
+	EXPECT_EQ(77, dmm_guest_peek(self->guest, DMM_GPA + 600 * DMM_PAGE));
+	EXPECT_EQ(1, dmm_guest_bad_pages(self->guest, DMM_GPA, PAGES, 1));
+}
+
+/*
+ * Two vCPUs count in all pages while they become blocks and are taken apart by
+ * holes, again and again.
+ */
+DMM_TEST(lazy, rebuilt_under_load)
+{
+	const uint64_t used = SIZE - DMM_BLOCK;
+	unsigned long ino = self->mem.ino;
+	uint64_t rebuilt;
+	int i, round;
+
+	ASSERT_EQ(0, dmm_pool_set(ino, "demand/rebuild_rate", "1G"));
+	ASSERT_EQ(0, dmm_pool_set(ino, "demand/fault_around_bytes", "4K"));
+	dmm_guest_start(self->guest, 0, DMM_OP_COUNT, DMM_GPA, PAGES / 4, 0);
+	/* One page of the second region is not counted in. */
+	dmm_guest_start(self->guest, 1, DMM_OP_COUNT,
+			DMM_GPA + SIZE / 4 + DMM_PAGE, PAGES / 2 - 1, 0);
+	EXPECT_EQ(used - DMM_BLOCK, wait_huge(ino, used - DMM_BLOCK));
+	for (round = 0; round < 5; round++) {
+		/* A hole in the block makes it pages, a write complete again. */
+		ASSERT_EQ(0, fallocate(self->mem.fd, PUNCH, SIZE / 4, DMM_PAGE));
+		*(volatile uint64_t *)(self->mem.hva + SIZE / 4) = round;
+		EXPECT_EQ(used, wait_huge(ino, used));
+		EXPECT_EQ(round, *(volatile uint64_t *)(self->mem.hva + SIZE / 4));
+	}
+	rebuilt = dmm_pool_get(ino, "stats/make_block");
+	/* A page that comes back by chance makes the old block whole again. */
+	EXPECT_GE(rebuilt, 3);
+	for (i = 0; i < 2; i++) {
+		EXPECT_EQ(0, dmm_guest_stop(self->guest, i));
+		EXPECT_EQ(0, self->guest->cpu[i].cmd->result);
+	}
+}
+
 TEST_HARNESS_MAIN

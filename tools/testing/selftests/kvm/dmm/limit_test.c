@@ -95,6 +95,7 @@ DMM_TEST(limit, memory_fault)
 	unsigned long ino = self->mem.ino;
 	struct timespec start, took;
 
+	dmm_mem_exact(&self->mem);
 	ASSERT_EQ(0, dmm_pool_set_bytes(ino, "max_bytes", 64 * DMM_PAGE));
 	dmm_guest_fill(self->guest, DMM_GPA, 64, 1);
 	EXPECT_EQ(64 * DMM_PAGE, resident(ino));

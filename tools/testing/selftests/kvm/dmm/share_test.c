@@ -23,6 +23,7 @@ FIXTURE_SETUP(share)
 		SKIP(return, "no policy test-share");
 
 	self->mem = dmm_mem_create(SIZE);
+	dmm_mem_exact(&self->mem);
 	ASSERT_EQ(0, dmm_pool_set(self->mem.ino, "policies", "+test-share"));
 	self->guest = dmm_guest_create(2);
 	dmm_guest_add_mem(self->guest, &self->mem);

@@ -450,6 +450,7 @@ DMM_TEST(slot, two_vms)
 	struct dmm_guest *other = dmm_guest_create(1);
 	const uint64_t n = 30000;
 
+	dmm_mem_exact(&self->mem);
 	/* The second VM has the second half at a place of its own. */
 	dmm_guest_map(other, GPA2, SIZE / 2);
 	dmm_guest_add_slot(other, SLOT2, 0, GPA2, SIZE / 2,
