@@ -22,6 +22,7 @@
 struct kvm_dmm_pool;
 struct kvm_dmm_policy;
 struct kvm_dmm_region;
+struct kvm_dmm_shared;	/* handle of a shared frame */
 
 #define KVM_DMM_NAME_MAX	31	/* characters of a policy or domain name */
 #define KVM_DMM_REGION_PAGES	512	/* entries of a region, 2 MiB of guest */
@@ -160,6 +161,19 @@ struct kvm_dmm_around {
  *	with -EUCLEAN is broken and is not asked for anything but fetch again.
  * @free_token: The content of @token is no longer needed.  May sleep.
  *	Mandatory with @fetch.
+ * @lookup: Say which shared frame has the content of @token, if any is known:
+ *	the core takes it without reading anything, for accesses that read.
+ *	May sleep; allocate with GFP_NOIO.  The entry is busy.  A handle with a
+ *	reference, or NULL.  If the frame can still be had and the pools may
+ *	share, @free_token follows; otherwise the token is fetched.
+ * @match: Say which shared frame may have the content of @page, which was just
+ *	fetched for reading @index; the core compares them.  Context and result
+ *	as @lookup, but for tokens of any policy.
+ * @publish: What was fetched from @token for reading has become a shared frame
+ *	with the handle @shared: take a reference for @lookup by
+ *	kvm_dmm_shared_get().  A write to a shared frame with one user costs no
+ *	copy.  Context as @lookup.  A policy that has the op gets all that it
+ *	fetches for reading as shared frames.
  * @reclaim: Take frames out with the kvm_dmm_batch calls.  May sleep; allocate
  *	with GFP_NOIO.  May run on several CPUs at once.  No entry is busy.
  *	0, or -errno for which the policy is ejected; having found nothing is
@@ -185,6 +199,12 @@ struct kvm_dmm_policy_ops {
 	int (*fetch)(struct kvm_dmm_policy *policy, u64 token,
 		     struct page *page);
 	void (*free_token)(struct kvm_dmm_policy *policy, u64 token);
+	struct kvm_dmm_shared *(*lookup)(struct kvm_dmm_policy *policy,
+					 u64 token);
+	struct kvm_dmm_shared *(*match)(struct kvm_dmm_policy *policy,
+					pgoff_t index, struct page *page);
+	void (*publish)(struct kvm_dmm_policy *policy, u64 token,
+			struct kvm_dmm_shared *shared);
 	int (*reclaim)(struct kvm_dmm_policy *policy,
 		       struct kvm_dmm_reclaim *rc);
 	void (*tuned)(struct kvm_dmm_policy *policy);
@@ -255,6 +275,7 @@ static inline void kvm_dmm_policy_count(const struct kvm_dmm_policy *policy,
  * @base: page offset of its first entry
  * @first: no entry below this number was ever in the batch
  * @end: nor this one or one above it
+ * @taken: the frames are in no page table; otherwise they may be read-only
  * @locked: entries whose busy bit this batch holds
  * @frozen: of these, frames that nobody else can reach
  *
@@ -267,6 +288,7 @@ struct kvm_dmm_batch {
 	pgoff_t base;
 	unsigned int first;
 	unsigned int end;
+	bool taken;
 	DECLARE_BITMAP(locked, KVM_DMM_REGION_PAGES);
 	DECLARE_BITMAP(frozen, KVM_DMM_REGION_PAGES);
 };
@@ -296,9 +318,15 @@ int kvm_dmm_batch_kept(struct kvm_dmm_batch *batch,
 int kvm_dmm_batch_absent(struct kvm_dmm_batch *batch, pgoff_t index);
 struct page *kvm_dmm_batch_add_shared(struct kvm_dmm_batch *batch,
 				      pgoff_t index);
-int kvm_dmm_batch_share(struct kvm_dmm_batch *to, pgoff_t to_index,
-			struct kvm_dmm_batch *from, pgoff_t from_index);
+struct kvm_dmm_shared *kvm_dmm_batch_handle(struct kvm_dmm_batch *batch,
+					    pgoff_t index);
+int kvm_dmm_batch_join(struct kvm_dmm_batch *batch, pgoff_t index,
+		       struct kvm_dmm_shared *shared);
 void kvm_dmm_batch_end(struct kvm_dmm_batch *batch);
+
+struct kvm_dmm_shared *kvm_dmm_shared_get(struct kvm_dmm_shared *shared);
+void kvm_dmm_shared_put(struct kvm_dmm_shared *shared);
+bool kvm_dmm_shared_alive(struct kvm_dmm_shared *shared);
 
 enum kvm_dmm_kind kvm_dmm_peek(struct kvm_dmm_pool *pool, pgoff_t index,
 			       bool *write_protected);

@@ -67,6 +67,7 @@ static void dmm_batch_init(struct kvm_dmm_batch *batch,
 	batch->base = round_down(index, KVM_DMM_REGION_PAGES);
 	batch->first = KVM_DMM_REGION_PAGES;
 	batch->end = 0;
+	batch->taken = false;
 	bitmap_zero(batch->locked, KVM_DMM_REGION_PAGES);
 	bitmap_zero(batch->frozen, KVM_DMM_REGION_PAGES);
 }
@@ -318,6 +319,7 @@ unsigned int kvm_dmm_batch_take(struct kvm_dmm_batch *batch)
 	if (!batch->end)
 		return 0;
 	dmm_batch_unmap(batch);
+	batch->taken = true;
 	return dmm_batch_freeze(batch);
 }
 EXPORT_SYMBOL_GPL(kvm_dmm_batch_take);

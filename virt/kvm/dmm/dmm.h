@@ -124,6 +124,7 @@ struct dmm_stats {
  * @nr_fillers: attached policies with a fill op
  * @nr_around: attached policies with an around op
  * @nr_reclaimers: attached policies with a reclaim op
+ * @nr_sharers: attached policies with a lookup, match or publish op
  * @eject_work: detaches ejected policies
  * @name: of the file, NULL without one; protected by dmm_names_lock
  * @domain: sharing domain, "" for none; protected by dmm_names_lock
@@ -162,6 +163,7 @@ struct kvm_dmm_pool {
 	unsigned int nr_fillers;
 	unsigned int nr_around;
 	unsigned int nr_reclaimers;
+	unsigned int nr_sharers;
 	struct work_struct eject_work;
 
 	const char *name;
@@ -342,6 +344,11 @@ bool dmm_populate_block(struct kvm_dmm_pool *pool, pgoff_t base, gfp_t gfp);
 /* shared.c */
 int kvm_dmm_shared_init(void);
 void kvm_dmm_shared_exit(void);
+struct kvm_dmm_shared *dmm_shared_create(struct kvm_dmm_pool *pool,
+					 pgoff_t index, struct page *page);
+struct page *dmm_shared_join(struct kvm_dmm_shared *shared,
+			     struct kvm_dmm_pool *pool, pgoff_t index);
+int dmm_shared_matches(struct kvm_dmm_shared *shared, struct page *page);
 bool dmm_shared_take_over(struct kvm_dmm_pool *pool, struct page *page);
 void dmm_shared_leave(struct kvm_dmm_pool *pool, pgoff_t index,
 		      struct page *page);
@@ -382,6 +389,12 @@ int dmm_fill_content(struct kvm_dmm_pool *pool, pgoff_t index,
 void dmm_ask_around(struct kvm_dmm_pool *pool, struct kvm_dmm_around *around);
 int dmm_fetch_token(struct kvm_dmm_pool *pool, u64 e, struct page *page);
 void dmm_free_token(struct kvm_dmm_pool *pool, unsigned int id, u64 token);
+struct kvm_dmm_shared *dmm_lookup_token(struct kvm_dmm_pool *pool, u64 e);
+struct kvm_dmm_shared *dmm_match_content(struct kvm_dmm_pool *pool,
+					 pgoff_t index, struct page *page);
+bool dmm_wants_publish(struct kvm_dmm_pool *pool, u64 e);
+void dmm_publish(struct kvm_dmm_pool *pool, u64 e,
+		 struct kvm_dmm_shared *shared);
 ssize_t dmm_show_default_policies(char *buf);
 int dmm_set_default_policies(const char *names);
 

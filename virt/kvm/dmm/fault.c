@@ -238,6 +238,88 @@ static int dmm_fault_cow(struct dmm_fault *fault, struct page **pagep)
 	return 0;
 }
 
+/*
+ * Busy entry with a token: use the frame of @shared for it, if that can still
+ * be had.  Gives the handle back.
+ */
+static bool dmm_fault_join(struct dmm_fault *fault,
+			   struct kvm_dmm_shared *shared, bool free_token,
+			   struct page **pagep)
+{
+	struct kvm_dmm_pool *pool = fault->pool;
+	struct page *page;
+
+	page = dmm_shared_join(shared, pool, fault->index);
+	kvm_dmm_shared_put(shared);
+	if (IS_ERR(page))
+		return false;
+	if (free_token)
+		dmm_free_token(pool, dmm_policy_id(fault->e),
+			       dmm_token(fault->e));
+	atomic_long_dec(&pool->nr_tokens);
+	/* The entry is a user, so the page stays. */
+	get_page(page);
+	dmm_unlock(fault->region, fault->entry,
+		   dmm_mk_shared(page_to_pfn(page)));
+	*pagep = page;
+	return true;
+}
+
+/* Token that is read: somebody may have the content already. */
+static int dmm_fault_lookup(struct dmm_fault *fault, struct page **pagep)
+{
+	struct kvm_dmm_shared *shared;
+	int r;
+
+	r = dmm_fault_lock(fault);
+	if (r)
+		return r;
+	shared = dmm_lookup_token(fault->pool, fault->e);
+	if (shared && dmm_fault_join(fault, shared, true, pagep))
+		return 0;
+	dmm_unlock(fault->region, fault->entry, fault->e);
+	return -ENOENT;
+}
+
+/*
+ * Busy entry with a token that was fetched for reading: join a shared frame
+ * with the same content, or become one that others can join.
+ *
+ * Return: True if that was done; otherwise the entry is as it was.
+ */
+static bool dmm_fault_share(struct dmm_fault *fault, struct page *page,
+			    bool kept, struct page **pagep)
+{
+	struct kvm_dmm_pool *pool = fault->pool;
+	struct kvm_dmm_shared *shared;
+
+	shared = dmm_match_content(pool, fault->index, page);
+	if (shared && dmm_shared_matches(shared, page)) {
+		kvm_dmm_shared_put(shared);
+		shared = NULL;
+	}
+	if (shared && dmm_fault_join(fault, shared, kept, pagep)) {
+		dmm_fault_free(fault, page);
+		return true;
+	}
+	if (!dmm_wants_publish(pool, fault->e))
+		return false;
+	shared = dmm_shared_create(pool, fault->index, page);
+	if (!shared)
+		return false;
+	dmm_publish(pool, fault->e, shared);
+	kvm_dmm_shared_put(shared);
+	if (kept)
+		dmm_free_token(pool, dmm_policy_id(fault->e),
+			       dmm_token(fault->e));
+	atomic_long_dec(&pool->nr_tokens);
+	get_page(page);
+	dmm_unlock(fault->region, fault->entry,
+		   dmm_mk_shared(page_to_pfn(page)));
+	*pagep = page;
+	return true;
+}
+
 /* Token: the policy brings the content back. */
 static int dmm_fault_fetch(struct dmm_fault *fault, struct page **pagep)
 {
@@ -245,9 +327,16 @@ static int dmm_fault_fetch(struct dmm_fault *fault, struct page **pagep)
 	unsigned int id = dmm_policy_id(fault->e);
 	u64 token = dmm_token(fault->e);
 	struct page *page;
+	bool share;
 	u64 new;
 	int r;
 
+	share = READ_ONCE(pool->nr_sharers) && !(fault->flags & DMM_WRITE);
+	if (share) {
+		r = dmm_fault_lookup(fault, pagep);
+		if (r != -ENOENT)
+			return r;
+	}
 	page = dmm_fault_alloc(fault, false);
 	if (IS_ERR(page))
 		return PTR_ERR(page);
@@ -260,13 +349,15 @@ static int dmm_fault_fetch(struct dmm_fault *fault, struct page **pagep)
 		dmm_unlock(fault->region, fault->entry, fault->e);
 		goto free;
 	}
+	dmm_count(pool, DMM_STAT_fetch);
+	if (share && dmm_fault_share(fault, page, r, pagep))
+		return 0;
 	new = dmm_mk_frame(page_to_pfn(page));
 	if (r > 0 && (fault->flags & DMM_WRITE))
 		dmm_free_token(pool, id, token);
 	else if (r > 0)
 		new = dmm_mk_kept(page_to_pfn(page), id);
 	atomic_long_dec(&pool->nr_tokens);
-	dmm_count(pool, DMM_STAT_fetch);
 	dmm_frame_own(pool, page, fault->index);
 	if (new & DMM_KEPT)
 		set_page_private(page, token);

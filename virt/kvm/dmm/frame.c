@@ -6,7 +6,7 @@
  * those of processes one each, and everybody who looks a frame up holds one
  * while using it.  page->mapping and page->index of an exclusive frame are the
  * reverse map to file and offset; page_private() is the token of a kept frame,
- * or the struct dmm_shared of a shared one.
+ * or the struct kvm_dmm_shared of a shared one.
  */
 #include <linux/cpuhotplug.h>
 #include <linux/local_lock.h>

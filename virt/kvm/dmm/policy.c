@@ -134,6 +134,7 @@ static struct kvm_dmm_policy *dmm_find_policy(struct kvm_dmm_pool *pool,
 static void dmm_count_policies(struct kvm_dmm_pool *pool)
 {
 	unsigned int lazy = 0, fillers = 0, around = 0, reclaimers = 0;
+	unsigned int sharers = 0;
 	struct kvm_dmm_policy *policy;
 
 	lockdep_assert_held(&pool->policy_mutex);
@@ -144,11 +145,14 @@ static void dmm_count_policies(struct kvm_dmm_pool *pool)
 		fillers += !!policy->ops->fill;
 		around += !!policy->ops->around;
 		reclaimers += !!policy->ops->reclaim;
+		sharers += policy->ops->lookup || policy->ops->match ||
+			   policy->ops->publish;
 	}
 	WRITE_ONCE(pool->nr_lazy, lazy);
 	WRITE_ONCE(pool->nr_fillers, fillers);
 	WRITE_ONCE(pool->nr_around, around);
 	WRITE_ONCE(pool->nr_reclaimers, reclaimers);
+	WRITE_ONCE(pool->nr_sharers, sharers);
 }
 
 /*
@@ -528,15 +532,15 @@ void dmm_ask_around(struct kvm_dmm_pool *pool, struct kvm_dmm_around *around)
 	struct kvm_dmm_policy *policy;
 	int idx;
 
-	idx = srcu_read_lock(&dmm_policy_srcu);
+	idx = srcu_read_lock(&pool->policy_srcu);
 	list_for_each_entry_srcu(policy, &pool->policies, link,
-				 srcu_read_lock_held(&dmm_policy_srcu)) {
+				 srcu_read_lock_held(&pool->policy_srcu)) {
 		if (!policy->ops->around || READ_ONCE(policy->ejected))
 			continue;
 		policy->ops->around(policy, around);
 		break;
 	}
-	srcu_read_unlock(&dmm_policy_srcu, idx);
+	srcu_read_unlock(&pool->policy_srcu, idx);
 }
 
 /**
@@ -576,6 +580,98 @@ void dmm_free_token(struct kvm_dmm_pool *pool, unsigned int id, u64 token)
 	idx = srcu_read_lock(&pool->policy_srcu);
 	policy = srcu_dereference(pool->by_id[id], &pool->policy_srcu);
 	policy->ops->free_token(policy, token);
+	srcu_read_unlock(&pool->policy_srcu, idx);
+}
+
+/**
+ * dmm_lookup_token - is there a shared frame with the content of a token?
+ * @pool: the pool
+ * @e: a busy entry with a token
+ *
+ * Return: A handle with a reference, or NULL.
+ */
+struct kvm_dmm_shared *dmm_lookup_token(struct kvm_dmm_pool *pool, u64 e)
+{
+	struct kvm_dmm_shared *shared = NULL;
+	struct kvm_dmm_policy *policy;
+	int idx;
+
+	idx = srcu_read_lock(&pool->policy_srcu);
+	policy = srcu_dereference(pool->by_id[dmm_policy_id(e)],
+				  &pool->policy_srcu);
+	if (policy->ops->lookup && !READ_ONCE(policy->ejected))
+		shared = policy->ops->lookup(policy, dmm_token(e));
+	srcu_read_unlock(&pool->policy_srcu, idx);
+	return shared;
+}
+
+/**
+ * dmm_match_content - ask the policies for a shared frame like this page
+ * @pool: the pool
+ * @index: page offset of a busy entry
+ * @page: what was fetched for it
+ *
+ * Return: A handle with a reference, or NULL.
+ */
+struct kvm_dmm_shared *dmm_match_content(struct kvm_dmm_pool *pool,
+					 pgoff_t index, struct page *page)
+{
+	struct kvm_dmm_shared *shared = NULL;
+	struct kvm_dmm_policy *policy;
+	int idx;
+
+	if (!READ_ONCE(pool->nr_sharers))
+		return NULL;
+	idx = srcu_read_lock(&pool->policy_srcu);
+	list_for_each_entry_srcu(policy, &pool->policies, link,
+				 srcu_read_lock_held(&pool->policy_srcu)) {
+		if (!policy->ops->match || READ_ONCE(policy->ejected))
+			continue;
+		shared = policy->ops->match(policy, index, page);
+		if (shared)
+			break;
+	}
+	srcu_read_unlock(&pool->policy_srcu, idx);
+	return shared;
+}
+
+/**
+ * dmm_wants_publish - is what comes from a token to be a shared frame?
+ * @pool: the pool
+ * @e: a busy entry with a token
+ *
+ * Return: True if the policy has a publish op.
+ */
+bool dmm_wants_publish(struct kvm_dmm_pool *pool, u64 e)
+{
+	struct kvm_dmm_policy *policy;
+	bool wants;
+	int idx;
+
+	idx = srcu_read_lock(&pool->policy_srcu);
+	policy = srcu_dereference(pool->by_id[dmm_policy_id(e)],
+				  &pool->policy_srcu);
+	wants = policy->ops->publish && !READ_ONCE(policy->ejected);
+	srcu_read_unlock(&pool->policy_srcu, idx);
+	return wants;
+}
+
+/**
+ * dmm_publish - tell a policy the shared frame that its token has become
+ * @pool: the pool
+ * @e: the busy entry with the token
+ * @shared: the handle
+ */
+void dmm_publish(struct kvm_dmm_pool *pool, u64 e,
+		 struct kvm_dmm_shared *shared)
+{
+	struct kvm_dmm_policy *policy;
+	int idx;
+
+	idx = srcu_read_lock(&pool->policy_srcu);
+	policy = srcu_dereference(pool->by_id[dmm_policy_id(e)],
+				  &pool->policy_srcu);
+	policy->ops->publish(policy, dmm_token(e), shared);
 	srcu_read_unlock(&pool->policy_srcu, idx);
 }
 

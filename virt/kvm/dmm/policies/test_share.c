@@ -29,23 +29,46 @@ static void dmm_sharer_detach(struct kvm_dmm_policy *policy)
 	kfree(policy->priv);
 }
 
-/* Merge two offsets, which may lie in one region or in two. */
-static int dmm_sharer_merge(struct kvm_dmm_pool *pool, pgoff_t to, pgoff_t from)
+/* A handle of the frame at an offset, which becomes a shared one. */
+static struct kvm_dmm_shared *dmm_sharer_handle(struct kvm_dmm_pool *pool,
+						pgoff_t index)
 {
-	struct kvm_dmm_batch a, b;
+	struct kvm_dmm_shared *shared = ERR_PTR(-EAGAIN);
+	struct kvm_dmm_batch batch;
+
+	if (!kvm_dmm_batch_start(&batch, pool, index))
+		return ERR_PTR(-ENOENT);
+	if (kvm_dmm_batch_add_shared(&batch, index) ||
+	    (kvm_dmm_batch_add(&batch, index) &&
+	     kvm_dmm_batch_protect(&batch)))
+		shared = kvm_dmm_batch_handle(&batch, index);
+	kvm_dmm_batch_end(&batch);
+	return shared;
+}
+
+static int dmm_sharer_join(struct kvm_dmm_pool *pool, pgoff_t index,
+			   struct kvm_dmm_shared *shared)
+{
+	struct kvm_dmm_batch batch;
 	int r = -EAGAIN;
 
-	if (!kvm_dmm_batch_start(&a, pool, to))
+	if (!kvm_dmm_batch_start(&batch, pool, index))
 		return -ENOENT;
-	if (!kvm_dmm_batch_start(&b, pool, from))
-		return -ENOENT;
-	if (kvm_dmm_batch_add_shared(&a, to) ||
-	    (kvm_dmm_batch_add(&a, to) && kvm_dmm_batch_protect(&a))) {
-		if (kvm_dmm_batch_add(&b, from) && kvm_dmm_batch_take(&b))
-			r = kvm_dmm_batch_share(&a, to, &b, from);
-	}
-	kvm_dmm_batch_end(&b);
-	kvm_dmm_batch_end(&a);
+	if (kvm_dmm_batch_add(&batch, index) && kvm_dmm_batch_take(&batch))
+		r = kvm_dmm_batch_join(&batch, index, shared);
+	kvm_dmm_batch_end(&batch);
+	return r;
+}
+
+static int dmm_sharer_merge(struct kvm_dmm_pool *pool, pgoff_t to, pgoff_t from)
+{
+	struct kvm_dmm_shared *shared = dmm_sharer_handle(pool, to);
+	int r;
+
+	if (IS_ERR(shared))
+		return PTR_ERR(shared);
+	r = dmm_sharer_join(pool, from, shared);
+	kvm_dmm_shared_put(shared);
 	return r;
 }
 
