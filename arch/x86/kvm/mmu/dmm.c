@@ -10,6 +10,32 @@
 #include "tdp_iter.h"
 #include "tdp_mmu.h"
 
+/*
+ * Clear the permission in one root, and what would let the lockless fast path
+ * give it back.  2 MiB mappings that overlap lose it for all of their pages.
+ */
+static bool dmm_protect_root(struct kvm_mmu_page *root,
+			     struct kvm_gfn_range *range)
+{
+	const u64 mask = PT_WRITABLE_MASK | shadow_mmu_writable_mask;
+	struct tdp_iter iter;
+	bool flush = false;
+
+	rcu_read_lock();
+	for_each_tdp_pte_min_level(iter, root, PG_LEVEL_4K, range->start,
+				   range->end) {
+		if (!is_shadow_present_pte(iter.old_spte) ||
+		    !is_last_spte(iter.old_spte, iter.level) ||
+		    !(iter.old_spte & mask))
+			continue;
+		tdp_mmu_clear_spte_bits(iter.sptep, iter.old_spte, mask,
+					iter.level);
+		flush = true;
+	}
+	rcu_read_unlock();
+	return flush;
+}
+
 /**
  * kvm_arch_dmm_protect - make guest pages read-only in all page tables of a VM
  * @kvm: the VM
@@ -24,16 +50,19 @@
  */
 bool kvm_arch_dmm_protect(struct kvm *kvm, struct kvm_gfn_range *range)
 {
+	struct kvm_mmu_page *root;
 	bool flush = false;
-	gfn_t gfn;
 
 	lockdep_assert_held_write(&kvm->mmu_lock);
 	if (kvm_memslots_have_rmaps(kvm))
 		return kvm_unmap_gfn_range(kvm, range);
 
-	for (gfn = range->start; gfn < range->end; gfn++)
-		flush |= kvm_tdp_mmu_write_protect_gfn(kvm, range->slot, gfn,
-						       PG_LEVEL_4K);
+	list_for_each_entry(root, &kvm->arch.tdp_mmu_roots, link) {
+		/* vCPUs have left those that are invalid. */
+		if (!root->role.invalid &&
+		    kvm_mmu_page_as_id(root) == range->slot->as_id)
+			flush |= dmm_protect_root(root, range);
+	}
 	return flush;
 }
 
