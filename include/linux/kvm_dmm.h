@@ -161,6 +161,12 @@ struct kvm_dmm_around {
  *	with -EUCLEAN is broken and is not asked for anything but fetch again.
  * @free_token: The content of @token is no longer needed.  May sleep.
  *	Mandatory with @fetch.
+ * @dup_token: The file of @policy is cloned to that of @to, or a shared frame
+ *	goes out for all its users: store in @new a token by which @to, which is
+ *	the same policy of this or another pool, finds the content of @token, too.  Each is then fetched or freed for itself; they may be the
+ *	same number.  May sleep; allocate with GFP_NOIO.  The entry is busy.  0,
+ *	or -errno: the clone fetches the content, the user keeps the frame, as
+ *	without the op.
  * @lookup: Say which shared frame has the content of @token, if any is known:
  *	the core takes it without reading anything, for accesses that read.
  *	May sleep; allocate with GFP_NOIO.  The entry is busy.  A handle with a
@@ -199,6 +205,8 @@ struct kvm_dmm_policy_ops {
 	int (*fetch)(struct kvm_dmm_policy *policy, u64 token,
 		     struct page *page);
 	void (*free_token)(struct kvm_dmm_policy *policy, u64 token);
+	int (*dup_token)(struct kvm_dmm_policy *policy, u64 token,
+			 struct kvm_dmm_policy *to, u64 *new);
 	struct kvm_dmm_shared *(*lookup)(struct kvm_dmm_policy *policy,
 					 u64 token);
 	struct kvm_dmm_shared *(*match)(struct kvm_dmm_policy *policy,
@@ -322,11 +330,15 @@ struct kvm_dmm_shared *kvm_dmm_batch_handle(struct kvm_dmm_batch *batch,
 					    pgoff_t index);
 int kvm_dmm_batch_join(struct kvm_dmm_batch *batch, pgoff_t index,
 		       struct kvm_dmm_shared *shared);
+int kvm_dmm_batch_token_shared(struct kvm_dmm_batch *batch,
+			       struct kvm_dmm_policy *policy, pgoff_t index,
+			       u64 token);
 void kvm_dmm_batch_end(struct kvm_dmm_batch *batch);
 
 struct kvm_dmm_shared *kvm_dmm_shared_get(struct kvm_dmm_shared *shared);
 void kvm_dmm_shared_put(struct kvm_dmm_shared *shared);
 bool kvm_dmm_shared_alive(struct kvm_dmm_shared *shared);
+int kvm_dmm_unshare(struct kvm_dmm_pool *pool);
 
 enum kvm_dmm_kind kvm_dmm_peek(struct kvm_dmm_pool *pool, pgoff_t index,
 			       bool *write_protected);

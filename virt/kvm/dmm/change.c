@@ -86,12 +86,6 @@ void dmm_batch_insert(struct kvm_dmm_batch *batch, pgoff_t index)
 	__set_bit(i, batch->locked);
 }
 
-/* What the map has at a place of the batch, as its owner sees it. */
-static u64 dmm_batch_entry(struct kvm_dmm_batch *batch, unsigned int i)
-{
-	return dmm_content(READ_ONCE(batch->region->entry[i]));
-}
-
 /**
  * kvm_dmm_batch_start - begin a change of entries of one region
  * @batch: the batch
@@ -212,22 +206,34 @@ static void dmm_unmap_frame(struct kvm_dmm_pool *pool, struct page *page,
 	unlock_page(page);
 }
 
-/* Step 3 for the run of entries [first, end). */
+/*
+ * Step 3 for the run of entries [first, end).
+ *
+ * A process that has a page mapped, or is about to map it, holds a reference of
+ * it, which a fault took before it found the entry not busy.  So a page that
+ * only the map holds is in no process.
+ */
 static void dmm_unmap_processes(struct kvm_dmm_batch *batch,
 				unsigned int first, unsigned int end)
 {
 	struct address_space *mapping = batch->pool->inode.i_mapping;
-	bool mapped = false, zero = false;
+	bool held = false, mapped = false, zero = false;
 	unsigned int i;
 	u64 e;
 
 	for (i = first; i < end; i++) {
 		e = dmm_batch_entry(batch, i);
 		zero |= e & DMM_CACHED;
-		mapped |= dmm_has_page(e) && page_mapped(dmm_page(e));
+		held |= dmm_has_page(e) && page_count(dmm_page(e)) > 1;
 	}
+	if (!held && !zero)
+		return;
 
 	/* Most goes at once; what a fault adds now is found page by page. */
+	for (i = first; i < end; i++) {
+		e = dmm_batch_entry(batch, i);
+		mapped |= dmm_has_page(e) && page_mapped(dmm_page(e));
+	}
 	if (zero)
 		lock_page(batch->pool->zero);
 	if (zero || mapped)
@@ -238,7 +244,7 @@ static void dmm_unmap_processes(struct kvm_dmm_batch *batch,
 
 	for (i = first; i < end; i++) {
 		e = dmm_batch_entry(batch, i);
-		if (dmm_has_page(e))
+		if (dmm_has_page(e) && page_count(dmm_page(e)) > 1)
 			dmm_unmap_frame(batch->pool, dmm_page(e),
 					batch->base + i);
 	}
@@ -265,6 +271,20 @@ void dmm_batch_unmap(struct kvm_dmm_batch *batch)
 {
 	trace_kvm_dmm_unmap(batch);
 	dmm_lower(batch, false);
+}
+
+/**
+ * dmm_batch_lower - make the entries of a batch read-only in all page tables
+ * @batch: the batch
+ *
+ * Processes lose the pages, guests keep reading them.
+ *
+ * Context: May sleep.
+ */
+void dmm_batch_lower(struct kvm_dmm_batch *batch)
+{
+	trace_kvm_dmm_protect(batch);
+	dmm_lower(batch, true);
 }
 
 /* Give an entry back as it was. */
@@ -342,9 +362,8 @@ unsigned int kvm_dmm_batch_protect(struct kvm_dmm_batch *batch)
 
 	if (!batch->end)
 		return 0;
-	trace_kvm_dmm_protect(batch);
 	atomic_inc(&batch->region->protects);
-	dmm_lower(batch, true);
+	dmm_batch_lower(batch);
 	n = dmm_batch_freeze(batch);
 	for_each_set_bit(i, batch->frozen, batch->end) {
 		u64 *entry = &batch->region->entry[i];

@@ -13,6 +13,7 @@
  *	        page lock of a frame or of pool->zero
  *	          i_mmap_rwsem, page table locks
  *	        shared->lock
+ *	          family->lock
  */
 #ifndef _KVM_DMM_DMM_H
 #define _KVM_DMM_DMM_H
@@ -31,6 +32,7 @@
 #include "entry.h"
 #include "limit.h"
 
+struct dmm_family;
 struct kvm;
 struct kvm_memory_slot;
 
@@ -77,6 +79,7 @@ struct kvm_dmm_region {
 	S(token)		/* frame became a token */		\
 	S(drop)			/* frame or token given up */		\
 	S(share)		/* entry joined a shared frame */	\
+	S(clone)		/* entry became one by cloning */	\
 	S(busy_wait)		/* slept for a busy entry */		\
 	S(reject_pinned)	/* left alone: somebody holds it */	\
 	S(reclaim)		/* pages taken out by policies */	\
@@ -111,7 +114,7 @@ struct dmm_stats {
  * @nr_tokens: entries of kind token
  * @max: limit for @resident and @compressed in pages; ULONG_MAX: size of file
  * @min: what pressure from others leaves, in pages
- * @limit_mutex: serializes changes of @max and @min
+ * @limit_mutex: serializes changes of @max, @min and @domain
  * @wait: for room below @max
  * @margin_work: keeps a distance from @max
  * @policies: attached policies in order of attachment; read under
@@ -128,6 +131,9 @@ struct dmm_stats {
  * @eject_work: detaches ejected policies
  * @name: of the file, NULL without one; protected by dmm_names_lock
  * @domain: sharing domain, "" for none; protected by dmm_names_lock
+ * @family: the files cloned from each other of which this is one, or NULL;
+ *	protected by dmm_family_mutex; set once
+ * @kin: in the list of the family; protected by its lock
  * @link: in the list of all pools; protected by dmm_pools_lock
  * @nr_shrinking: shrinkers that use the pool; protected by dmm_pools_lock
  * @dir: directory in sysfs, a struct dmm_dir
@@ -168,6 +174,8 @@ struct kvm_dmm_pool {
 
 	const char *name;
 	char domain[KVM_DMM_NAME_MAX + 1];
+	struct dmm_family *family;
+	struct list_head kin;
 	struct list_head link;
 	unsigned int nr_shrinking;
 	struct kobject *dir;
@@ -257,10 +265,23 @@ static inline void dmm_unlock(struct kvm_dmm_region *region, u64 *entry,
 		wake_up_var(entry);
 }
 
+/* What the map has at a place of the batch, as its owner sees it. */
+static inline u64 dmm_batch_entry(struct kvm_dmm_batch *batch,
+				  unsigned int i)
+{
+	return dmm_content(READ_ONCE(batch->region->entry[i]));
+}
+
 /* map.c: regions, busy bits */
 struct kvm_dmm_region *dmm_region(struct kvm_dmm_pool *pool, pgoff_t index);
 struct kvm_dmm_region *dmm_region_get(struct kvm_dmm_pool *pool, pgoff_t index,
 				      gfp_t gfp);
+struct kvm_dmm_region *dmm_region_alloc(gfp_t gfp);
+void dmm_region_free(struct kvm_dmm_region *region);
+struct kvm_dmm_region *dmm_region_publish(struct kvm_dmm_pool *pool,
+					  pgoff_t index,
+					  struct kvm_dmm_region *region,
+					  gfp_t gfp);
 void dmm_regions_free(struct kvm_dmm_pool *pool);
 int dmm_wait(struct kvm_dmm_pool *pool, u64 *entry, int state);
 int kvm_dmm_map_init(void);
@@ -293,6 +314,7 @@ bool dmm_batch_lock(struct kvm_dmm_batch *batch, pgoff_t index);
 void dmm_batch_hold(struct kvm_dmm_batch *batch, struct kvm_dmm_pool *pool,
 		    struct kvm_dmm_region *region, pgoff_t index);
 void dmm_batch_unmap(struct kvm_dmm_batch *batch);
+void dmm_batch_lower(struct kvm_dmm_batch *batch);
 void dmm_batch_set(struct kvm_dmm_batch *batch, pgoff_t index, u64 new);
 void dmm_drop_range(struct kvm_dmm_pool *pool, pgoff_t first, pgoff_t last);
 
@@ -304,6 +326,7 @@ void dmm_drop_range(struct kvm_dmm_pool *pool, pgoff_t first, pgoff_t last);
 #define DMM_PEEK	BIT(4)	/* absent memory: no page at all */
 #define DMM_SPARE	BIT(5)	/* -EBUSY at the limit rather than reclaim */
 #define DMM_EXACT	BIT(6)	/* fill nothing else */
+#define DMM_FORCE	BIT(7)	/* charge whatever the limit */
 
 int dmm_resolve(struct kvm_dmm_pool *pool, pgoff_t index, unsigned int flags,
 		struct page **page, bool *writable);
@@ -347,11 +370,25 @@ void kvm_dmm_shared_exit(void);
 struct kvm_dmm_shared *dmm_shared_create(struct kvm_dmm_pool *pool,
 					 pgoff_t index, struct page *page);
 struct page *dmm_shared_join(struct kvm_dmm_shared *shared,
-			     struct kvm_dmm_pool *pool, pgoff_t index);
+			     struct kvm_dmm_pool *pool, pgoff_t index,
+			     bool clone);
 int dmm_shared_matches(struct kvm_dmm_shared *shared, struct page *page);
 bool dmm_shared_take_over(struct kvm_dmm_pool *pool, struct page *page);
+bool dmm_shared_charged(struct kvm_dmm_pool *pool, struct page *page);
 void dmm_shared_leave(struct kvm_dmm_pool *pool, pgoff_t index,
 		      struct page *page);
+void dmm_light_lock(struct kvm_dmm_pool *pool);
+void dmm_light_unlock(struct kvm_dmm_pool *pool);
+bool dmm_light_add(struct kvm_dmm_pool *pool, u64 e);
+void dmm_light_undo(struct page *page);
+bool dmm_family_join(struct kvm_dmm_pool *pool, struct kvm_dmm_pool *clone);
+void dmm_family_leave(struct kvm_dmm_pool *pool);
+int dmm_unshare(struct kvm_dmm_pool *pool, bool foreign);
+
+/* clone.c */
+loff_t dmm_remap_file_range(struct file *file_in, loff_t pos_in,
+			    struct file *file_out, loff_t pos_out, loff_t len,
+			    unsigned int flags);
 
 /* pool.c */
 void dmm_pool_init(struct kvm_dmm_pool *pool);
@@ -389,6 +426,8 @@ int dmm_fill_content(struct kvm_dmm_pool *pool, pgoff_t index,
 void dmm_ask_around(struct kvm_dmm_pool *pool, struct kvm_dmm_around *around);
 int dmm_fetch_token(struct kvm_dmm_pool *pool, u64 e, struct page *page);
 void dmm_free_token(struct kvm_dmm_pool *pool, unsigned int id, u64 token);
+int dmm_dup_token(struct kvm_dmm_pool *pool, u64 e, struct kvm_dmm_pool *to,
+		  u64 *new);
 struct kvm_dmm_shared *dmm_lookup_token(struct kvm_dmm_pool *pool, u64 e);
 struct kvm_dmm_shared *dmm_match_content(struct kvm_dmm_pool *pool,
 					 pgoff_t index, struct page *page);

@@ -96,6 +96,7 @@ static void dmm_evict_inode(struct inode *inode)
 	cancel_work_sync(&pool->eject_work);
 	cancel_work_sync(&pool->margin_work);
 	dmm_drop_range(pool, 0, ULONG_MAX);
+	dmm_family_leave(pool);
 	dmm_detach_all(pool);
 	WARN_ON_ONCE(atomic_long_read(&pool->resident));
 	WARN_ON_ONCE(atomic_long_read(&pool->nr_shared));

@@ -35,15 +35,16 @@ static int dmm_fault_state(struct dmm_fault *fault)
 }
 
 /*
- * Get a page for @fault, charged and allocated before the entry is locked: both
- * may sleep for long.
+ * Get a page for @fault, with DMM_* besides its own, charged and allocated before
+ * the entry is locked: both may sleep for long.
  */
-static struct page *dmm_fault_alloc(struct dmm_fault *fault, bool zero)
+static struct page *dmm_fault_alloc(struct dmm_fault *fault, bool zero,
+				    unsigned int flags)
 {
 	struct page *page;
 	int r;
 
-	r = dmm_charge(fault->pool, 1, fault->flags);
+	r = dmm_charge(fault->pool, 1, fault->flags | flags);
 	if (r)
 		return ERR_PTR(r);
 	page = dmm_frame_alloc(zero);
@@ -136,7 +137,7 @@ static int dmm_fault_fill(struct dmm_fault *fault, struct page **pagep)
 	if (around.block && dmm_fault_block(fault))
 		return -EAGAIN;
 
-	page = dmm_fault_alloc(fault, true);
+	page = dmm_fault_alloc(fault, true, 0);
 	if (IS_ERR(page))
 		return PTR_ERR(page);
 	r = dmm_fault_lock(fault);
@@ -205,6 +206,7 @@ static int dmm_fault_unprotect(struct dmm_fault *fault, struct page **pagep)
 static int dmm_fault_cow(struct dmm_fault *fault, struct page **pagep)
 {
 	struct page *shared = dmm_page(fault->e);
+	unsigned int flags = 0;
 	struct page *page;
 	int r;
 
@@ -218,9 +220,12 @@ static int dmm_fault_cow(struct dmm_fault *fault, struct page **pagep)
 		*pagep = shared;
 		return 0;
 	}
+	/* The copy takes the place of what is charged then to another user. */
+	if (dmm_shared_charged(fault->pool, shared))
+		flags = DMM_FORCE;
 	dmm_unlock(fault->region, fault->entry, fault->e);
 
-	page = dmm_fault_alloc(fault, false);
+	page = dmm_fault_alloc(fault, false, flags);
 	if (IS_ERR(page))
 		return PTR_ERR(page);
 	r = dmm_fault_lock(fault);
@@ -249,7 +254,7 @@ static bool dmm_fault_join(struct dmm_fault *fault,
 	struct kvm_dmm_pool *pool = fault->pool;
 	struct page *page;
 
-	page = dmm_shared_join(shared, pool, fault->index);
+	page = dmm_shared_join(shared, pool, fault->index, false);
 	kvm_dmm_shared_put(shared);
 	if (IS_ERR(page))
 		return false;
@@ -337,7 +342,7 @@ static int dmm_fault_fetch(struct dmm_fault *fault, struct page **pagep)
 		if (r != -ENOENT)
 			return r;
 	}
-	page = dmm_fault_alloc(fault, false);
+	page = dmm_fault_alloc(fault, false, 0);
 	if (IS_ERR(page))
 		return PTR_ERR(page);
 	r = dmm_fault_lock(fault);

@@ -436,4 +436,5 @@ const struct file_operations dmm_file_operations = {
 	.splice_write = iter_file_splice_write,
 	.fallocate = dmm_fallocate,
 	.fadvise = dmm_fadvise,
+	.remap_file_range = dmm_remap_file_range,
 };

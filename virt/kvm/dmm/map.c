@@ -26,6 +26,61 @@ struct kvm_dmm_region *dmm_region(struct kvm_dmm_pool *pool, pgoff_t index)
 }
 
 /**
+ * dmm_region_alloc - make a region that nobody knows yet
+ * @gfp: for the allocation
+ *
+ * Return: The region, all absent, or NULL without memory.
+ */
+struct kvm_dmm_region *dmm_region_alloc(gfp_t gfp)
+{
+	struct kvm_dmm_region *region;
+
+	region = kmem_cache_zalloc(dmm_region_cache, gfp);
+	if (!region)
+		return NULL;
+	region->entry = (u64 *)get_zeroed_page(gfp);
+	if (!region->entry) {
+		kmem_cache_free(dmm_region_cache, region);
+		return NULL;
+	}
+	return region;
+}
+
+/**
+ * dmm_region_free - free a region that nobody can reach
+ * @region: the region
+ */
+void dmm_region_free(struct kvm_dmm_region *region)
+{
+	free_page((unsigned long)region->entry);
+	kmem_cache_free(dmm_region_cache, region);
+}
+
+/**
+ * dmm_region_publish - put a new region into the map
+ * @pool: the pool
+ * @index: page offset
+ * @region: the region, from dmm_region_alloc()
+ * @gfp: for the allocation
+ *
+ * Context: As @gfp allows.
+ * Return: @region; that of somebody else who came first; NULL without memory.
+ */
+struct kvm_dmm_region *dmm_region_publish(struct kvm_dmm_pool *pool,
+					  pgoff_t index,
+					  struct kvm_dmm_region *region,
+					  gfp_t gfp)
+{
+	struct kvm_dmm_region *old;
+
+	old = xa_cmpxchg(&pool->regions, index >> DMM_REGION_SHIFT, NULL,
+			 region, gfp);
+	if (!old)
+		return region;
+	return xa_is_err(old) ? NULL : old;
+}
+
+/**
  * dmm_region_get - find or make the region of a page offset
  * @pool: the pool
  * @index: page offset
@@ -37,29 +92,19 @@ struct kvm_dmm_region *dmm_region(struct kvm_dmm_pool *pool, pgoff_t index)
 struct kvm_dmm_region *dmm_region_get(struct kvm_dmm_pool *pool, pgoff_t index,
 				      gfp_t gfp)
 {
-	struct kvm_dmm_region *region, *old;
+	struct kvm_dmm_region *region, *new;
 
 	region = dmm_region(pool, index);
 	if (likely(region))
 		return region;
 
-	region = kmem_cache_zalloc(dmm_region_cache, gfp);
-	if (!region)
+	new = dmm_region_alloc(gfp);
+	if (!new)
 		return NULL;
-	region->entry = (u64 *)get_zeroed_page(gfp);
-	if (!region->entry)
-		goto free;
-	old = xa_cmpxchg(&pool->regions, index >> DMM_REGION_SHIFT, NULL,
-			 region, gfp);
-	if (!old)
-		return region;
-	/* Lost the race: use the winner's.  Or the xarray had no memory. */
-	free_page((unsigned long)region->entry);
-	kmem_cache_free(dmm_region_cache, region);
-	return xa_is_err(old) ? NULL : old;
-free:
-	kmem_cache_free(dmm_region_cache, region);
-	return NULL;
+	region = dmm_region_publish(pool, index, new, gfp);
+	if (region != new)
+		dmm_region_free(new);
+	return region;
 }
 
 /**
@@ -71,10 +116,8 @@ void dmm_regions_free(struct kvm_dmm_pool *pool)
 	struct kvm_dmm_region *region;
 	unsigned long i;
 
-	xa_for_each(&pool->regions, i, region) {
-		free_page((unsigned long)region->entry);
-		kmem_cache_free(dmm_region_cache, region);
-	}
+	xa_for_each(&pool->regions, i, region)
+		dmm_region_free(region);
 	xa_destroy(&pool->regions);
 }
 

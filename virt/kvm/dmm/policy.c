@@ -584,6 +584,49 @@ void dmm_free_token(struct kvm_dmm_pool *pool, unsigned int id, u64 token)
 }
 
 /**
+ * dmm_dup_token - have a policy use one content for another pool, too
+ * @pool: the pool
+ * @e: a busy entry with a token
+ * @to: the pool that gets a token, too
+ * @new: out: the entry for @to.  Its detaching must be kept from missing it: by
+ *	the busy bit of the entry that is set to it, as in kvm_dmm_batch_token(),
+ *	or by the policy mutex of @to.
+ *
+ * Return: 0; -EOPNOTSUPP: the policy cannot, or @to does not have it; or its
+ *	error.
+ */
+int dmm_dup_token(struct kvm_dmm_pool *pool, u64 e, struct kvm_dmm_pool *to,
+		  u64 *new)
+{
+	struct kvm_dmm_policy *policy, *other;
+	int idx, to_idx, r = -EOPNOTSUPP;
+	u64 token;
+
+	idx = srcu_read_lock(&pool->policy_srcu);
+	to_idx = srcu_read_lock(&to->policy_srcu);
+	policy = srcu_dereference(pool->by_id[dmm_policy_id(e)],
+				  &pool->policy_srcu);
+	list_for_each_entry_srcu(other, &to->policies, link,
+				 srcu_read_lock_held(&to->policy_srcu))
+		if (other->ops == policy->ops)
+			break;
+	if (policy->ops->dup_token &&
+	    !list_entry_is_head(other, &to->policies, link) &&
+	    !READ_ONCE(other->draining) && !READ_ONCE(other->ejected)) {
+		r = policy->ops->dup_token(policy, dmm_token(e), other, &token);
+		if (!r && WARN_ON_ONCE(token >> KVM_DMM_TOKEN_BITS)) {
+			other->ops->free_token(other, token);
+			r = -ERANGE;
+		}
+		if (!r)
+			*new = dmm_mk_token(other->id, token);
+	}
+	srcu_read_unlock(&to->policy_srcu, to_idx);
+	srcu_read_unlock(&pool->policy_srcu, idx);
+	return r;
+}
+
+/**
  * dmm_lookup_token - is there a shared frame with the content of a token?
  * @pool: the pool
  * @e: a busy entry with a token

@@ -184,7 +184,7 @@ static int dmm_charge_slow(struct kvm_dmm_pool *pool, unsigned long nr,
  * dmm_charge - charge frames that are about to be allocated
  * @pool: the pool
  * @nr: number of frames
- * @flags: DMM_NOWAIT, DMM_SPARE, DMM_INTR
+ * @flags: DMM_NOWAIT, DMM_SPARE, DMM_INTR, DMM_FORCE
  *
  * Context: May sleep; no busy bit is held.
  * Return: 0; -EBUSY: with DMM_NOWAIT or DMM_SPARE at the limit; -EINTR; -ENOMEM: nothing
@@ -194,6 +194,10 @@ int dmm_charge(struct kvm_dmm_pool *pool, unsigned long nr, unsigned int flags)
 {
 	if (likely(dmm_try_charge(pool, nr)))
 		return 0;
+	if (flags & DMM_FORCE) {
+		dmm_charge_force(pool, nr);
+		return 0;
+	}
 	return dmm_charge_slow(pool, nr, flags);
 }
 
@@ -372,16 +376,28 @@ bool dmm_valid_domain(const char *domain)
 	return true;
 }
 
+static void dmm_write_domain(struct kvm_dmm_pool *pool, const char *domain)
+{
+	spin_lock(&dmm_names_lock);
+	strscpy(pool->domain, domain, sizeof(pool->domain));
+	spin_unlock(&dmm_names_lock);
+}
+
 /**
  * dmm_set_domain - put a pool into a sharing domain
  * @pool: the pool
  * @domain: the name, with or without newline; empty: none but itself
  *
- * Return: 0; -EINVAL: not a name; -EBUSY: the pool shares frames.
+ * Frames that policies have it share with other pools are separated.  Clones
+ * were asked for and stay.
+ *
+ * Context: May sleep.
+ * Return: 0; -EINVAL: not a name; -ENOSPC: the copies do not fit below the
+ *	limit; -EINTR.  On error the domain is as before.
  */
 int dmm_set_domain(struct kvm_dmm_pool *pool, const char *domain)
 {
-	char name[KVM_DMM_NAME_MAX + 2];
+	char name[KVM_DMM_NAME_MAX + 2], old[KVM_DMM_NAME_MAX + 1];
 	int r = 0;
 
 	if (strscpy(name, domain) < 0)
@@ -390,14 +406,15 @@ int dmm_set_domain(struct kvm_dmm_pool *pool, const char *domain)
 		name[strlen(name) - 1] = 0;
 	if (!dmm_valid_domain(name))
 		return -EINVAL;
-	spin_lock(&dmm_names_lock);
-	if (!strcmp(name, pool->domain))
-		;
-	else if (atomic_long_read(&pool->nr_shared))
-		r = -EBUSY;
-	else
-		strscpy(pool->domain, name, sizeof(pool->domain));
-	spin_unlock(&dmm_names_lock);
+	mutex_lock(&pool->limit_mutex);
+	strscpy(old, pool->domain);
+	if (strcmp(name, old)) {
+		/* Out of the old one first: then nobody joins any more. */
+		dmm_write_domain(pool, "");
+		r = dmm_unshare(pool, true);
+		dmm_write_domain(pool, r ? old : name);
+	}
+	mutex_unlock(&pool->limit_mutex);
 	return r;
 }
 

@@ -15,13 +15,36 @@
 #include "dmm.h"
 
 /**
- * struct kvm_dmm_shared - a shared frame; page_private() of the page points here
- * @lock: protects the rest; innermost but for dmm_names_lock
+ * struct dmm_family - files that were cloned from each other
+ * @lock: protects the rest, and the users of frames that only clones share
+ * @pools: its members, by pool->kin; each stays until its map is empty
+ *
+ * Files that were cloned at the same offsets share frames at the same offsets.
+ * So such a frame needs no more than a count of its users: who they are is
+ * found by asking all members.  page_private() is then the pool that is charged,
+ * with DMM_LIGHT set, and page->index is the count.
+ */
+struct dmm_family {
+	spinlock_t lock;	/* see above; nests in kvm_dmm_shared.lock */
+	struct list_head pools;
+};
+
+#define DMM_LIGHT	1UL
+
+/**
+ * struct kvm_dmm_shared - a shared frame with a handle
+ * @lock: protects the rest
  * @ref: one for all users together, and one for each handle
- * @page: the frame; NULL when it is dead: the last user left or took it over
+ * @page: the frame, whose page_private() points here; NULL when it is dead: the
+ *	last user left or took it over
  * @users: tree of struct dmm_user by pool and offset
  * @nr: number of users
- * @charged: the user whose pool is charged for the frame
+ * @nr_kin: of these, users that are not in the tree but members of @family,
+ *	with the offset @index
+ * @family: see @nr_kin
+ * @index: see @nr_kin
+ * @charged: the pool that is charged for the frame, one of the users'
+ * @mixed: has users in different domains, by cloning: nobody may join
  *
  * A user is added by who owns the entry that becomes one, and removed only by
  * the owner of its entry.  A handle keeps this structure, not the frame.
@@ -32,7 +55,11 @@ struct kvm_dmm_shared {
 	struct page *page;
 	struct rb_root users;
 	unsigned int nr;
-	struct dmm_user *charged;
+	unsigned int nr_kin;
+	struct dmm_family *family;
+	pgoff_t index;
+	struct kvm_dmm_pool *charged;
+	bool mixed;
 };
 
 struct dmm_user {
@@ -50,9 +77,38 @@ struct dmm_user {
 static struct kmem_cache *dmm_shared_cache;
 static struct kmem_cache *dmm_user_cache;
 
-static struct kvm_dmm_shared *dmm_shared(struct page *page)
+/*
+ * Lock the users of a shared frame of @pool: those of the handle that is
+ * returned; or, with NULL, those of a frame without one, by the family's lock.
+ * It may get a handle meanwhile, and keeps it then.
+ */
+static struct kvm_dmm_shared *dmm_shared_lock(struct kvm_dmm_pool *pool,
+					      struct page *page)
 {
-	return (struct kvm_dmm_shared *)page_private(page);
+	unsigned long private = READ_ONCE(page->private);
+	struct kvm_dmm_shared *shared;
+
+	if (private & DMM_LIGHT) {
+		spin_lock(&pool->family->lock);
+		private = page->private;
+		if (private & DMM_LIGHT)
+			return NULL;
+		spin_unlock(&pool->family->lock);
+	}
+	shared = (struct kvm_dmm_shared *)private;
+	spin_lock(&shared->lock);
+	return shared;
+}
+
+static void dmm_shared_unlock(struct kvm_dmm_pool *pool,
+			      struct kvm_dmm_shared *shared)
+{
+	spin_unlock(shared ? &shared->lock : &pool->family->lock);
+}
+
+static struct kvm_dmm_pool *dmm_light_charged(struct page *page)
+{
+	return (struct kvm_dmm_pool *)(page->private & ~DMM_LIGHT);
 }
 
 static int dmm_user_cmp(struct kvm_dmm_pool *pool, pgoff_t index,
@@ -118,20 +174,43 @@ static void dmm_user_free(struct dmm_user *user)
 }
 
 /*
- * May @pool use a frame that @other uses?  Only pools that were put into the
- * same domain share.  A user is counted with the answer: dmm_set_domain() finds
- * all that came before it has changed the name.
+ * Only pools that were put into the same domain share what was not cloned.
+ * dmm_set_domain() changes the name under the lock and then looks for users, so
+ * it finds all that came before.
  */
-static bool dmm_may_share(struct kvm_dmm_pool *pool, struct kvm_dmm_pool *other)
+static bool dmm_same_domain(struct kvm_dmm_pool *pool,
+			    struct kvm_dmm_pool *other)
 {
-	bool ok;
+	bool same;
 
 	spin_lock(&dmm_names_lock);
-	ok = pool == other ||
-	     (pool->domain[0] && !strcmp(pool->domain, other->domain));
-	if (ok)
-		atomic_long_inc(&pool->nr_shared);
+	same = pool == other ||
+	       (pool->domain[0] && !strcmp(pool->domain, other->domain));
 	spin_unlock(&dmm_names_lock);
+	return same;
+}
+
+/* May @pool join what @shared has?  Its lock is held. */
+static bool dmm_may_join(struct kvm_dmm_shared *shared,
+			 struct kvm_dmm_pool *pool)
+{
+	struct dmm_family *family = shared->family;
+	struct kvm_dmm_pool *kin;
+	bool ok = true;
+
+	lockdep_assert_held(&shared->lock);
+	if (shared->mixed || !dmm_same_domain(pool, shared->charged))
+		return false;
+	if (!shared->nr_kin || family == pool->family)
+		return true;
+	/* Clones need not be in the domain of what they were cloned from. */
+	spin_lock(&family->lock);
+	list_for_each_entry(kin, &family->pools, kin) {
+		ok = dmm_same_domain(pool, kin);
+		if (!ok)
+			break;
+	}
+	spin_unlock(&family->lock);
 	return ok;
 }
 
@@ -230,41 +309,66 @@ static struct page *dmm_shared_get_page(struct kvm_dmm_shared *shared)
 	return page;
 }
 
-/* A handle that stands for nothing yet, with a user to be. */
-static struct kvm_dmm_shared *dmm_shared_alloc(struct kvm_dmm_pool *pool,
-					       pgoff_t index)
+/* A handle that stands for nothing yet, with a reference for the caller. */
+static struct kvm_dmm_shared *dmm_shared_alloc(struct kvm_dmm_pool *pool)
 {
-	struct kvm_dmm_shared *shared = kmem_cache_alloc(dmm_shared_cache,
-							 GFP_NOIO);
+	struct kvm_dmm_shared *shared = kmem_cache_zalloc(dmm_shared_cache,
+							  GFP_NOIO);
 
 	if (!shared)
 		return NULL;
-	shared->charged = dmm_user_alloc(pool, index);
-	if (!shared->charged) {
-		kmem_cache_free(dmm_shared_cache, shared);
-		return NULL;
-	}
 	spin_lock_init(&shared->lock);
 	refcount_set(&shared->ref, 1);
 	shared->users = RB_ROOT;
-	shared->nr = 0;
+	shared->charged = pool;
 	return shared;
 }
 
-/*
- * Make @page, to which nobody else can write, a shared frame with one user.
- * The caller gets a reference of the handle.
- */
-static void dmm_shared_start(struct kvm_dmm_shared *shared, struct page *page)
+/* Make @page, to which nobody else can write, a shared frame with one user. */
+static void dmm_shared_start(struct kvm_dmm_shared *shared, struct page *page,
+			     struct dmm_user *user)
 {
 	spin_lock(&shared->lock);
 	shared->page = page;
-	dmm_user_insert(shared, shared->charged);
+	dmm_user_insert(shared, user);
 	spin_unlock(&shared->lock);
 	refcount_inc(&shared->ref);
-	atomic_long_inc(&shared->charged->pool->nr_shared);
+	atomic_long_inc(&user->pool->nr_shared);
 	page->mapping = NULL;
 	set_page_private(page, (unsigned long)shared);
+}
+
+/*
+ * The handle of a shared frame of a busy entry of @pool, with a reference for
+ * the caller.  A frame that clones share gets one now.
+ */
+static struct kvm_dmm_shared *dmm_shared_of(struct kvm_dmm_pool *pool,
+					    pgoff_t index, struct page *page)
+{
+	struct kvm_dmm_shared *shared, *new = NULL;
+
+	if (READ_ONCE(page->private) & DMM_LIGHT) {
+		new = dmm_shared_alloc(pool);
+		if (!new)
+			return NULL;
+	}
+	shared = dmm_shared_lock(pool, page);
+	if (shared) {
+		refcount_inc(&shared->ref);
+		dmm_shared_unlock(pool, shared);
+		kvm_dmm_shared_put(new);
+		return shared;
+	}
+	refcount_inc(&new->ref);
+	new->page = page;
+	new->nr = page->index;
+	new->nr_kin = page->index;
+	new->family = pool->family;
+	new->index = index;
+	new->charged = dmm_light_charged(page);
+	set_page_private(page, (unsigned long)new);
+	dmm_shared_unlock(pool, NULL);
+	return new;
 }
 
 /**
@@ -279,10 +383,15 @@ static void dmm_shared_start(struct kvm_dmm_shared *shared, struct page *page)
 struct kvm_dmm_shared *dmm_shared_create(struct kvm_dmm_pool *pool,
 					 pgoff_t index, struct page *page)
 {
-	struct kvm_dmm_shared *shared = dmm_shared_alloc(pool, index);
+	struct kvm_dmm_shared *shared = dmm_shared_alloc(pool);
+	struct dmm_user *user = dmm_user_alloc(pool, index);
 
-	if (shared)
-		dmm_shared_start(shared, page);
+	if (!shared || !user) {
+		kvm_dmm_shared_put(shared);
+		dmm_user_free(user);
+		return NULL;
+	}
+	dmm_shared_start(shared, page, user);
 	return shared;
 }
 
@@ -291,16 +400,18 @@ struct kvm_dmm_shared *dmm_shared_create(struct kvm_dmm_pool *pool,
  * @shared: a handle
  * @pool: the pool
  * @index: page offset of a busy entry that no page table has
+ * @clone: the user asked for it: whatever the domains
  *
- * Whoever comes back with 0 sets the entry to the frame, which stays until
- * then, as its user.
+ * Whoever comes back with a frame sets the entry to it.  The frame stays until
+ * then, as the entry is its user.
  *
  * Context: May sleep, but not reclaim through policies.
  * Return: The frame; or an error: -ESTALE: the handle is dead; -EPERM: the
  *	pools are in different domains; -EMLINK: too many users; -ENOMEM.
  */
 struct page *dmm_shared_join(struct kvm_dmm_shared *shared,
-			     struct kvm_dmm_pool *pool, pgoff_t index)
+			     struct kvm_dmm_pool *pool, pgoff_t index,
+			     bool clone)
 {
 	struct dmm_user *user = dmm_user_alloc(pool, index);
 	struct page *page;
@@ -314,16 +425,20 @@ struct page *dmm_shared_join(struct kvm_dmm_shared *shared,
 		r = -ESTALE;
 	else if (shared->nr >= DMM_MAX_USERS)
 		r = -EMLINK;
-	else if (!dmm_may_share(pool, shared->charged->pool))
+	else if (clone)
+		shared->mixed |= !dmm_same_domain(pool, shared->charged);
+	else if (!dmm_may_join(shared, pool))
 		r = -EPERM;
-	else
+	if (!r) {
 		dmm_user_insert(shared, user);
+		atomic_long_inc(&pool->nr_shared);
+	}
 	spin_unlock(&shared->lock);
 	if (r) {
 		dmm_user_free(user);
 		return ERR_PTR(r);
 	}
-	dmm_count(pool, DMM_STAT_share);
+	dmm_count(pool, clone ? DMM_STAT_clone : DMM_STAT_share);
 	trace_kvm_dmm_share(pool, index, page_to_pfn(page));
 	return page;
 }
@@ -377,6 +492,7 @@ struct kvm_dmm_shared *kvm_dmm_batch_handle(struct kvm_dmm_batch *batch,
 	unsigned int i = index & (KVM_DMM_REGION_PAGES - 1);
 	struct kvm_dmm_pool *pool = batch->pool;
 	struct kvm_dmm_shared *shared;
+	struct dmm_user *user;
 	struct page *page;
 	u64 e;
 
@@ -385,17 +501,21 @@ struct kvm_dmm_shared *kvm_dmm_batch_handle(struct kvm_dmm_batch *batch,
 	e = dmm_content(READ_ONCE(batch->region->entry[i]));
 	page = dmm_page(e);
 	if (dmm_kind(e) == KVM_DMM_SHARED)
-		return kvm_dmm_shared_get(dmm_shared(page));
+		return dmm_shared_of(pool, index, page) ?: ERR_PTR(-ENOMEM);
 	if (!test_bit(i, batch->frozen))
 		return ERR_PTR(-ENOENT);
 
-	shared = dmm_shared_alloc(pool, index);
-	if (!shared)
+	shared = dmm_shared_alloc(pool);
+	user = dmm_user_alloc(pool, index);
+	if (!shared || !user) {
+		kvm_dmm_shared_put(shared);
+		dmm_user_free(user);
 		return ERR_PTR(-ENOMEM);
+	}
 	dmm_unkeep(pool, e);
 	page_ref_unfreeze(page, 1);
 	dmm_frame_disown(page);
-	dmm_shared_start(shared, page);
+	dmm_shared_start(shared, page, user);
 	dmm_batch_set(batch, index, dmm_mk_shared(page_to_pfn(page)));
 	return shared;
 }
@@ -429,7 +549,7 @@ int kvm_dmm_batch_join(struct kvm_dmm_batch *batch, pgoff_t index,
 	if (r)
 		return r;
 	/* If it had died in between, it would still be dead. */
-	page = dmm_shared_join(shared, pool, index);
+	page = dmm_shared_join(shared, pool, index, false);
 	if (IS_ERR(page))
 		return PTR_ERR(page);
 
@@ -457,22 +577,95 @@ EXPORT_SYMBOL_GPL(kvm_dmm_batch_join);
  */
 bool dmm_shared_take_over(struct kvm_dmm_pool *pool, struct page *page)
 {
-	struct kvm_dmm_shared *shared = dmm_shared(page);
+	struct kvm_dmm_shared *shared = dmm_shared_lock(pool, page);
+	unsigned long nr = shared ? shared->nr : page->index;
 
-	spin_lock(&shared->lock);
-	if (shared->nr > 1 || page_count(page) != 1 + folio_mapcount(page_folio(page))) {
-		spin_unlock(&shared->lock);
+	if (nr > 1 ||
+	    page_count(page) != 1 + folio_mapcount(page_folio(page))) {
+		dmm_shared_unlock(pool, shared);
 		return false;
 	}
-	WARN_ON_ONCE(shared->charged->pool != pool);
-	shared->page = NULL;
-	spin_unlock(&shared->lock);
+	if (shared) {
+		WARN_ON_ONCE(shared->charged != pool);
+		shared->page = NULL;
+		dmm_user_free(rb_entry_safe(rb_first(&shared->users),
+					    struct dmm_user, node));
+	} else {
+		WARN_ON_ONCE(dmm_light_charged(page) != pool);
+	}
+	set_page_private(page, 0);
+	dmm_shared_unlock(pool, shared);
 
 	atomic_long_dec(&pool->nr_shared);
-	dmm_user_free(shared->charged);
-	set_page_private(page, 0);
 	kvm_dmm_shared_put(shared);
 	return true;
+}
+
+/**
+ * dmm_shared_charged - is a pool charged for a shared frame?
+ * @pool: the pool
+ * @page: the frame, of a busy entry of @pool
+ *
+ * Return: True if so.
+ */
+bool dmm_shared_charged(struct kvm_dmm_pool *pool, struct page *page)
+{
+	struct kvm_dmm_shared *shared = dmm_shared_lock(pool, page);
+	struct kvm_dmm_pool *charged;
+
+	charged = shared ? shared->charged : dmm_light_charged(page);
+	dmm_shared_unlock(pool, shared);
+	return charged == pool;
+}
+
+/* The entry at @index is busy and no user of what it has any more. */
+static void dmm_clear_entry(struct kvm_dmm_pool *pool, pgoff_t index)
+{
+	u64 *entry = dmm_entry(dmm_region(pool, index), index);
+	u64 e = READ_ONCE(*entry);
+
+	/* Waiters may set their bit meanwhile. */
+	while (!try_cmpxchg64(entry, &e, e & (DMM_BUSY | DMM_WAITERS)))
+		;
+}
+
+/* A member of @family whose entry at @index uses the frame. */
+static struct kvm_dmm_pool *dmm_find_kin(struct dmm_family *family,
+					 pgoff_t index, struct page *page)
+{
+	struct kvm_dmm_region *region;
+	struct kvm_dmm_pool *pool;
+	u64 e;
+
+	lockdep_assert_held(&family->lock);
+	list_for_each_entry(pool, &family->pools, kin) {
+		region = dmm_region(pool, index);
+		if (!region)
+			continue;
+		e = READ_ONCE(*dmm_entry(region, index));
+		if (dmm_kind(e) == KVM_DMM_SHARED && dmm_page(e) == page)
+			return pool;
+	}
+	WARN_ON_ONCE(1);
+	return NULL;
+}
+
+/*
+ * Another user that can be charged.  A user leaves under the lock by which it
+ * is found, so its pool stays until it is charged.
+ */
+static struct kvm_dmm_pool *dmm_find_heir(struct kvm_dmm_shared *shared)
+{
+	struct rb_node *first = rb_first(&shared->users);
+	struct kvm_dmm_pool *heir;
+
+	lockdep_assert_held(&shared->lock);
+	if (first)
+		return rb_entry(first, struct dmm_user, node)->pool;
+	spin_lock(&shared->family->lock);
+	heir = dmm_find_kin(shared->family, shared->index, shared->page);
+	spin_unlock(&shared->family->lock);
+	return heir;
 }
 
 /**
@@ -485,43 +678,415 @@ bool dmm_shared_take_over(struct kvm_dmm_pool *pool, struct page *page)
 void dmm_shared_leave(struct kvm_dmm_pool *pool, pgoff_t index,
 		      struct page *page)
 {
-	struct kvm_dmm_pool *charge = NULL, *uncharge = NULL;
-	struct kvm_dmm_shared *shared = dmm_shared(page);
-	struct dmm_user *user, *heir;
+	struct kvm_dmm_shared *shared = dmm_shared_lock(pool, page);
+	struct kvm_dmm_pool *charged, *heir = NULL;
+	struct dmm_user *user = NULL;
 	bool last;
 
-	spin_lock(&shared->lock);
-	user = dmm_user_find(shared, pool, index);
-	if (WARN_ON_ONCE(!user)) {
-		spin_unlock(&shared->lock);
-		return;
+	dmm_clear_entry(pool, index);
+	if (shared) {
+		user = dmm_user_find(shared, pool, index);
+		if (user)
+			rb_erase(&user->node, &shared->users);
+		else
+			WARN_ON_ONCE(!shared->nr_kin--);
+		last = !--shared->nr;
+		charged = shared->charged;
+		if (!last && charged == pool)
+			heir = dmm_find_heir(shared);
+		if (heir)
+			shared->charged = heir;
+		if (last)
+			shared->page = NULL;
+	} else {
+		last = !--page->index;
+		charged = dmm_light_charged(page);
+		if (!last && charged == pool)
+			heir = dmm_find_kin(pool->family, index, page);
+		if (heir)
+			set_page_private(page, (unsigned long)heir | DMM_LIGHT);
 	}
-	rb_erase(&user->node, &shared->users);
-	last = !--shared->nr;
-	if (last)
-		shared->page = NULL;
-	if (shared->charged == user) {
-		uncharge = pool;
-		heir = rb_entry_safe(rb_first(&shared->users), struct dmm_user,
-				     node);
-		shared->charged = heir;
-		/* The heir's pool lives as long as it is a user: charge now. */
-		if (heir) {
-			charge = heir->pool;
-			dmm_charge_force(charge, 1);
-		}
-	}
-	spin_unlock(&shared->lock);
+	if (heir)
+		dmm_charge_force(heir, 1);
+	dmm_shared_unlock(pool, shared);
 
 	atomic_long_dec(&pool->nr_shared);
 	dmm_user_free(user);
-	if (uncharge)
-		dmm_uncharge(uncharge, 1);
+	if (charged == pool)
+		dmm_uncharge(pool, 1);
 	if (last) {
 		dmm_frame_disown(page);
 		put_page(page);
 		kvm_dmm_shared_put(shared);
 	}
+}
+
+/* A user of a shared frame whose entry somebody else has made busy. */
+struct dmm_place {
+	struct kvm_dmm_pool *pool;
+	pgoff_t index;
+};
+
+/* Own the entry of a user of @page, which may have left or be busy. */
+static bool dmm_place_trylock(struct kvm_dmm_pool *pool, pgoff_t index,
+			      struct page *page)
+{
+	struct kvm_dmm_region *region = dmm_region(pool, index);
+	u64 *entry, e = dmm_mk_shared(page_to_pfn(page));
+
+	if (!region)
+		return false;
+	entry = dmm_entry(region, index);
+	return READ_ONCE(*entry) == e && dmm_trylock(region, entry, e);
+}
+
+/*
+ * Own the entries of all users of a frame but the caller's.  The lock of the
+ * users keeps their pools until their entries are busy, which does so from then
+ * on: nobody leaves, and so no file goes away, with a busy entry.
+ *
+ * Return: How many; up to @max.
+ */
+static unsigned int dmm_lock_users(struct kvm_dmm_pool *pool, pgoff_t index,
+				   struct page *page, struct dmm_place *places,
+				   unsigned int max)
+{
+	struct kvm_dmm_shared *shared = dmm_shared_lock(pool, page);
+	struct dmm_family *family = pool->family;
+	struct kvm_dmm_pool *kin;
+	unsigned int n = 0;
+	struct rb_node *node;
+
+	if (shared) {
+		family = shared->nr_kin ? shared->family : NULL;
+		index = shared->index;
+		for (node = rb_first(&shared->users); node && n < max;
+		     node = rb_next(node)) {
+			struct dmm_user *user = rb_entry(node, struct dmm_user,
+							 node);
+
+			if (dmm_place_trylock(user->pool, user->index, page))
+				places[n++] = (struct dmm_place) {
+					user->pool, user->index
+				};
+		}
+		if (family)
+			spin_lock(&family->lock);
+	}
+	if (family)
+		list_for_each_entry(kin, &family->pools, kin)
+			if (n < max && dmm_place_trylock(kin, index, page))
+				places[n++] = (struct dmm_place) {
+					kin, index
+				};
+	if (shared && family)
+		spin_unlock(&family->lock);
+	dmm_shared_unlock(pool, shared);
+	return n;
+}
+
+/* A busy entry with a shared frame gets a token instead. */
+static void dmm_place_token(struct kvm_dmm_pool *pool, pgoff_t index,
+			    struct page *page, u64 e)
+{
+	struct kvm_dmm_region *region = dmm_region(pool, index);
+	struct kvm_dmm_batch batch;
+
+	dmm_batch_hold(&batch, pool, region, index);
+	dmm_batch_unmap(&batch);
+	dmm_shared_leave(pool, index, page);
+	atomic_long_inc(&pool->nr_tokens);
+	dmm_count(pool, DMM_STAT_token);
+	dmm_batch_set(&batch, index, e);
+}
+
+/* Users of one frame that leave it for a token in one go. */
+#define DMM_EVICT_USERS	4096
+
+/**
+ * kvm_dmm_batch_token_shared - replace a shared frame by a token
+ * @batch: the batch
+ * @policy: whose token it is; with a dup_token op, if there are other users
+ * @index: page offset of an entry added by kvm_dmm_batch_add_shared()
+ * @token: as for kvm_dmm_batch_token(); the policy has the content, which it
+ *	has read from the frame: while an entry of a shared frame is in a batch,
+ *	the content does not change
+ *
+ * All other users that have the same policy get a token by dup_token, too: the
+ * content is stored once.  Those that are busy or refuse keep the frame.
+ *
+ * Context: May sleep.  From the policy's reclaim op.
+ * Return: 1: the frame is free; 0: it has users left; -ENOENT: no such entry in
+ *	the batch; -EBUSY: somebody holds the page, or the policy is being
+ *	detached; -EOPNOTSUPP: there are other users and no dup_token op;
+ *	-ERANGE; -ENOMEM.  On error the token remains the caller's.
+ */
+int kvm_dmm_batch_token_shared(struct kvm_dmm_batch *batch,
+			       struct kvm_dmm_policy *policy, pgoff_t index,
+			       u64 token)
+{
+	unsigned int i = index & (KVM_DMM_REGION_PAGES - 1);
+	struct kvm_dmm_pool *pool = batch->pool;
+	struct kvm_dmm_shared *shared;
+	struct dmm_place *places;
+	unsigned int k, n, max;
+	struct page *page;
+	int done = 1;
+	u64 e, new;
+
+	if (!test_bit(i, batch->locked))
+		return -ENOENT;
+	e = dmm_batch_entry(batch, i);
+	if (dmm_kind(e) != KVM_DMM_SHARED)
+		return -ENOENT;
+	if (token >> KVM_DMM_TOKEN_BITS)
+		return -ERANGE;
+	/* As in kvm_dmm_batch_token(). */
+	if (READ_ONCE(policy->draining))
+		return -EBUSY;
+	page = dmm_page(e);
+	shared = dmm_shared_lock(pool, page);
+	max = (shared ? shared->nr : page->index) - 1;
+	dmm_shared_unlock(pool, shared);
+	if (page_count(page) != 1 + folio_mapcount(page_folio(page))) {
+		dmm_count(pool, DMM_STAT_reject_pinned);
+		return -EBUSY;
+	}
+	if (max && !policy->ops->dup_token)
+		return -EOPNOTSUPP;
+	max = min(max, DMM_EVICT_USERS);
+	places = kvmalloc_array(max, sizeof(*places), GFP_NOIO);
+	if (max && !places)
+		return -ENOMEM;
+
+	new = dmm_mk_token(policy->id, token);
+	n = dmm_lock_users(pool, index, page, places, max);
+	for (k = 0; k < n; k++) {
+		u64 dup;
+
+		if (dmm_dup_token(pool, new, places[k].pool, &dup)) {
+			struct kvm_dmm_region *region;
+
+			region = dmm_region(places[k].pool, places[k].index);
+			dmm_unlock(region, dmm_entry(region, places[k].index),
+				   e);
+			done = 0;
+		} else {
+			dmm_place_token(places[k].pool, places[k].index, page,
+					dup);
+		}
+	}
+	kvfree(places);
+	/* The last: until here its entry has kept the content. */
+	shared = dmm_shared_lock(pool, page);
+	if ((shared ? shared->nr : page->index) > 1)
+		done = 0;
+	dmm_shared_unlock(pool, shared);
+	__clear_bit(i, batch->locked);
+	dmm_place_token(pool, index, page, new);
+	return done;
+}
+EXPORT_SYMBOL_GPL(kvm_dmm_batch_token_shared);
+
+/* Is the frame of a busy entry to be separated?  See dmm_unshare(). */
+static bool dmm_must_copy(struct kvm_dmm_pool *pool, pgoff_t index,
+			  struct page *page, bool foreign)
+{
+	struct kvm_dmm_shared *shared = dmm_shared_lock(pool, page);
+	struct rb_node *first, *last;
+	bool copy = false;
+
+	if (!shared)
+		goto unlock;
+	first = rb_first(&shared->users);
+	last = rb_last(&shared->users);
+	copy = first;
+	/* The tree is in the order of pools. */
+	if (copy && foreign)
+		copy = rb_entry(first, struct dmm_user, node)->pool != pool ||
+		       rb_entry(last, struct dmm_user, node)->pool != pool ||
+		       (shared->nr_kin && shared->family != pool->family);
+unlock:
+	dmm_shared_unlock(pool, shared);
+	return copy;
+}
+
+/**
+ * dmm_unshare - give a pool frames of its own again
+ * @pool: the pool
+ * @foreign: only where other pools share the frame
+ *
+ * What only clones share, at the same offset, stays so: nobody looks for that.
+ * What is about to be shared by others is found as long as they may not any
+ * more, by the domain, or do not, as their policy was told.
+ *
+ * Context: May sleep.
+ * Return: 0; -ENOSPC: the copies do not fit below the limit; -EINTR.  What was
+ *	separated stays so.
+ */
+int dmm_unshare(struct kvm_dmm_pool *pool, bool foreign)
+{
+	struct kvm_dmm_batch batch;
+	struct page *page;
+	pgoff_t index;
+	bool copy;
+	int r;
+	u64 e;
+
+	for (index = 0; kvm_dmm_next_region(pool, &index, ULONG_MAX); index++) {
+		kvm_dmm_batch_start(&batch, pool, index);
+		if (!dmm_batch_lock(&batch, index))
+			continue;
+		e = dmm_batch_entry(&batch, index & (KVM_DMM_REGION_PAGES - 1));
+		copy = dmm_kind(e) == KVM_DMM_SHARED &&
+		       dmm_must_copy(pool, index, dmm_page(e), foreign);
+		kvm_dmm_batch_end(&batch);
+		if (copy) {
+			r = dmm_resolve(pool, index, DMM_WRITE | DMM_INTR,
+					&page, NULL);
+			/* The file was made smaller. */
+			if (r == -EFAULT)
+				continue;
+			if (r)
+				return r == -ENOMEM ? -ENOSPC : r;
+			put_page(page);
+		}
+		cond_resched();
+	}
+	return 0;
+}
+
+/**
+ * kvm_dmm_unshare - give a pool frames of its own again
+ * @pool: the pool, to which the policy offers and joins nothing meanwhile
+ *
+ * Undoes what policies have merged.  Clones go on sharing.
+ *
+ * Context: May sleep.
+ * Return: As dmm_unshare().
+ */
+int kvm_dmm_unshare(struct kvm_dmm_pool *pool)
+{
+	return dmm_unshare(pool, false);
+}
+EXPORT_SYMBOL_GPL(kvm_dmm_unshare);
+
+/**
+ * dmm_light_lock - lock the frames that clones share
+ * @pool: a member of the family
+ */
+void dmm_light_lock(struct kvm_dmm_pool *pool)
+{
+	spin_lock(&pool->family->lock);
+}
+
+/**
+ * dmm_light_unlock - the opposite
+ * @pool: a member of the family
+ */
+void dmm_light_unlock(struct kvm_dmm_pool *pool)
+{
+	spin_unlock(&pool->family->lock);
+}
+
+/**
+ * dmm_light_add - a clone at the same offset uses what an entry has
+ * @pool: the pool that is cloned; its family is locked
+ * @e: its entry, busy, write-protected in all page tables and mapped by no
+ *	process
+ *
+ * Return: False if the frame cannot be shared in this way.
+ */
+bool dmm_light_add(struct kvm_dmm_pool *pool, u64 e)
+{
+	struct page *page = dmm_page(e);
+
+	lockdep_assert_held(&pool->family->lock);
+	if (dmm_kind(e) == KVM_DMM_SHARED) {
+		if (!(page->private & DMM_LIGHT) ||
+		    page->index >= DMM_MAX_USERS)
+			return false;
+		page->index++;
+		return true;
+	}
+	/* Whoever uses it holds a reference since before the entry was busy. */
+	if (dmm_kind(e) != KVM_DMM_FRAME || e & DMM_KEPT ||
+	    page_count(page) != 1)
+		return false;
+	page->mapping = NULL;
+	page->index = 2;
+	page->private = (unsigned long)pool | DMM_LIGHT;
+	return true;
+}
+
+/**
+ * dmm_light_undo - a user that dmm_light_add() has added did not come
+ * @page: the frame; the family is locked
+ */
+void dmm_light_undo(struct page *page)
+{
+	page->index--;
+}
+
+static DEFINE_MUTEX(dmm_family_mutex);	/* protects pool->family */
+
+/**
+ * dmm_family_join - make two pools members of one family
+ * @pool: a pool that is to be cloned
+ * @clone: the pool that is to be the clone
+ *
+ * Context: May sleep.  The inodes are locked: neither goes away.
+ * Return: True if they now are in the same family; false if they are in two,
+ *	or there is no memory.
+ */
+bool dmm_family_join(struct kvm_dmm_pool *pool, struct kvm_dmm_pool *clone)
+{
+	struct dmm_family *family = NULL;
+
+	mutex_lock(&dmm_family_mutex);
+	if (!pool->family && !clone->family) {
+		family = kzalloc(sizeof(*family), GFP_KERNEL_ACCOUNT);
+		if (!family)
+			goto unlock;
+		spin_lock_init(&family->lock);
+		INIT_LIST_HEAD(&family->pools);
+	} else {
+		family = pool->family ?: clone->family;
+	}
+	spin_lock(&family->lock);
+	if (!pool->family) {
+		pool->family = family;
+		list_add_tail(&pool->kin, &family->pools);
+	}
+	if (!clone->family) {
+		clone->family = family;
+		list_add_tail(&clone->kin, &family->pools);
+	}
+	spin_unlock(&family->lock);
+unlock:
+	mutex_unlock(&dmm_family_mutex);
+	return family && pool->family == clone->family;
+}
+
+/**
+ * dmm_family_leave - a pool with an empty map is no member any more
+ * @pool: the pool, which is going away
+ */
+void dmm_family_leave(struct kvm_dmm_pool *pool)
+{
+	struct dmm_family *family = pool->family;
+	bool last;
+
+	if (!family)
+		return;
+	mutex_lock(&dmm_family_mutex);
+	spin_lock(&family->lock);
+	list_del(&pool->kin);
+	last = list_empty(&family->pools);
+	spin_unlock(&family->lock);
+	mutex_unlock(&dmm_family_mutex);
+	if (last)
+		kfree(family);
 }
 
 int kvm_dmm_shared_init(void)

@@ -4,7 +4,9 @@
  *
  * merge: "TO FROM", two page offsets, makes the second use the frame of the
  * first.  protect: a page offset whose frame is write-protected; written: "yes"
- * or "no", whether that page was written since.
+ * or "no", whether that page was written since.  hold: a page offset of whose
+frame a handle is held from then on; join: a page offset that joins it.  The held
+handle is also offered for all that is brought back.
  */
 #include <linux/kernel.h>
 #include <linux/kvm_dmm.h>
@@ -12,9 +14,36 @@
 #include <linux/slab.h>
 #include <linux/sysfs.h>
 
+/**
+ * struct dmm_sharer - a pool with this policy
+ * @protected: page offset last protected
+ */
 struct dmm_sharer {
-	unsigned long protected;	/* page offset last protected */
+	unsigned long protected;
 };
+
+/* Of any pool, so that one can join what another offers. */
+static struct kvm_dmm_shared *dmm_held;
+static DEFINE_MUTEX(dmm_held_lock);
+
+static struct kvm_dmm_shared *dmm_held_get(void)
+{
+	struct kvm_dmm_shared *shared;
+
+	mutex_lock(&dmm_held_lock);
+	shared = dmm_held ? kvm_dmm_shared_get(dmm_held) : NULL;
+	mutex_unlock(&dmm_held_lock);
+	return shared;
+}
+
+/* The reference of @shared goes along. */
+static void dmm_held_set(struct kvm_dmm_shared *shared)
+{
+	mutex_lock(&dmm_held_lock);
+	swap(dmm_held, shared);
+	mutex_unlock(&dmm_held_lock);
+	kvm_dmm_shared_put(shared);
+}
 
 static int dmm_sharer_attach(struct kvm_dmm_policy *policy)
 {
@@ -84,6 +113,45 @@ static int merge_store(struct kvm_dmm_policy *policy, const char *buf)
 	return dmm_sharer_merge(policy->pool, to, from);
 }
 
+static int hold_store(struct kvm_dmm_policy *policy, const char *buf)
+{
+	struct kvm_dmm_shared *shared;
+	unsigned long index;
+	int r;
+
+	r = kstrtoul(buf, 0, &index);
+	if (r)
+		return r;
+	shared = dmm_sharer_handle(policy->pool, index);
+	if (IS_ERR(shared))
+		return PTR_ERR(shared);
+	dmm_held_set(shared);
+	return 0;
+}
+
+static int join_store(struct kvm_dmm_policy *policy, const char *buf)
+{
+	struct kvm_dmm_shared *shared;
+	unsigned long index;
+	int r;
+
+	r = kstrtoul(buf, 0, &index);
+	if (r)
+		return r;
+	shared = dmm_held_get();
+	if (!shared)
+		return -ENODATA;
+	r = dmm_sharer_join(policy->pool, index, shared);
+	kvm_dmm_shared_put(shared);
+	return r;
+}
+
+static struct kvm_dmm_shared *dmm_sharer_match(struct kvm_dmm_policy *policy,
+					       pgoff_t index, struct page *page)
+{
+	return dmm_held_get();
+}
+
 static int protect_store(struct kvm_dmm_policy *policy, const char *buf)
 {
 	struct kvm_dmm_batch batch;
@@ -135,6 +203,8 @@ static int absent_store(struct kvm_dmm_policy *policy, const char *buf)
 
 static const struct kvm_dmm_tunable dmm_sharer_tunables[] = {
 	{ .name = "merge", .store = merge_store },
+	{ .name = "hold", .store = hold_store },
+	{ .name = "join", .store = join_store },
 	{ .name = "protect", .store = protect_store },
 	{ .name = "written", .show = written_show },
 	{ .name = "absent", .store = absent_store },
@@ -147,6 +217,7 @@ static struct kvm_dmm_policy_ops dmm_sharer_ops = {
 	.tunables = dmm_sharer_tunables,
 	.attach = dmm_sharer_attach,
 	.detach = dmm_sharer_detach,
+	.match = dmm_sharer_match,
 };
 
 static int __init dmm_sharer_init(void)
@@ -158,6 +229,7 @@ module_init(dmm_sharer_init);
 static void __exit dmm_sharer_exit(void)
 {
 	kvm_dmm_unregister_policy(&dmm_sharer_ops);
+	dmm_held_set(NULL);
 }
 module_exit(dmm_sharer_exit);
 

@@ -66,7 +66,7 @@ static void dmm_store_free_token(struct kvm_dmm_policy *policy, u64 token)
 
 	if (WARN_ON(!page))
 		return;
-	__free_page(page);
+	put_page(page);
 }
 
 static int dmm_store_fetch(struct kvm_dmm_policy *policy, u64 token,
@@ -84,6 +84,25 @@ static int dmm_store_fetch(struct kvm_dmm_policy *policy, u64 token,
 	if (kvm_dmm_value(policy, DMM_KEEP))
 		return 1;
 	dmm_store_free_token(policy, token);
+	return 0;
+}
+
+static int dmm_store_dup_token(struct kvm_dmm_policy *policy, u64 token,
+			       struct kvm_dmm_policy *to, u64 *new)
+{
+	struct dmm_store *store = policy->priv, *other = to->priv;
+	struct page *page = xa_load(&store->pages, token);
+	u32 id;
+	int r;
+
+	if (WARN_ON(!page))
+		return -EIO;
+	/* The pages are never written: one will do for all. */
+	r = xa_alloc(&other->pages, &id, page, xa_limit_32b, GFP_NOIO);
+	if (r)
+		return r;
+	get_page(page);
+	*new = id;
 	return 0;
 }
 
@@ -133,6 +152,53 @@ free:
 	return r;
 }
 
+/* Move a shared frame to the store, for all its users. */
+static bool dmm_store_shared(struct kvm_dmm_policy *policy,
+			     struct kvm_dmm_batch *batch, pgoff_t index,
+			     struct page *page)
+{
+	struct dmm_store *store = policy->priv;
+	struct page *copy;
+	int r = -ENOMEM;
+	u32 token;
+
+	copy = alloc_page(GFP_NOIO | __GFP_NOWARN);
+	if (!copy)
+		return false;
+	if (xa_alloc(&store->pages, &token, copy, xa_limit_32b, GFP_NOIO))
+		goto free;
+	copy_highpage(copy, page);
+	r = kvm_dmm_batch_token_shared(batch, policy, index, token);
+	if (r >= 0)
+		return r;
+	xa_erase(&store->pages, token);
+free:
+	__free_page(copy);
+	return false;
+}
+
+/* Shared frames, one by one. */
+static void dmm_store_shared_region(struct kvm_dmm_policy *policy,
+				    pgoff_t first, pgoff_t last,
+				    struct kvm_dmm_reclaim *rc)
+{
+	struct kvm_dmm_batch batch;
+	struct page *page;
+	pgoff_t index;
+
+	for (index = first; index <= last && rc->nr_done < rc->nr_pages;
+	     index++) {
+		if (kvm_dmm_peek(policy->pool, index, NULL) != KVM_DMM_SHARED)
+			continue;
+		kvm_dmm_batch_start(&batch, policy->pool, index);
+		page = kvm_dmm_batch_add_shared(&batch, index);
+		if (page)
+			rc->nr_done += dmm_store_shared(policy, &batch, index,
+							page);
+		kvm_dmm_batch_end(&batch);
+	}
+}
+
 static void dmm_store_region(struct kvm_dmm_policy *policy, pgoff_t first,
 			     pgoff_t last, struct kvm_dmm_reclaim *rc)
 {
@@ -171,6 +237,7 @@ static int dmm_store_reclaim(struct kvm_dmm_policy *policy,
 	       kvm_dmm_next_region(policy->pool, &index, rc->last)) {
 		last = min(rc->last, index | (KVM_DMM_REGION_PAGES - 1));
 		dmm_store_region(policy, index, last, rc);
+		dmm_store_shared_region(policy, index, last, rc);
 		index = last + 1;
 	}
 	return 0;
@@ -185,6 +252,7 @@ static struct kvm_dmm_policy_ops dmm_store_ops = {
 	.fill = dmm_store_fill,
 	.fetch = dmm_store_fetch,
 	.free_token = dmm_store_free_token,
+	.dup_token = dmm_store_dup_token,
 	.reclaim = dmm_store_reclaim,
 };
 

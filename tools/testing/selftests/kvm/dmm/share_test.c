@@ -183,7 +183,8 @@ DMM_TEST(share, merge_under_load)
 		if (i % 1000 == 0)
 			dmm_guest_wait_rounds(self->guest, 0, i / 1000 + 1);
 		r = merge(self->mem.ino, i % 64, (i * 7 + 1) % 64);
-		ASSERT_TRUE(!r || r == -EAGAIN || r == -EINVAL || r == -ENOENT);
+		ASSERT_TRUE(!r || r == -EAGAIN || r == -EINVAL ||
+			    r == -ENOENT || r == -ESTALE);
 		merged += !r;
 	}
 	EXPECT_EQ(0, dmm_guest_stop(self->guest, 0));
@@ -329,6 +330,158 @@ DMM_TEST(share, absent)
 	EXPECT_EQ(0, dmm_guest_peek(self->guest, DMM_GPA + DMM_PAGE));
 	EXPECT_EQ(1, dmm_guest_bad_pages(self->guest, DMM_GPA, 4, 1));
 	EXPECT_EQ(3 * DMM_PAGE, resident(self->mem.ino));
+}
+
+static int command(unsigned long ino, const char *file, uint64_t index)
+{
+	char path[64], value[32];
+
+	snprintf(path, sizeof(path), "test-share/%s", file);
+	snprintf(value, sizeof(value), "%lu", index);
+	return dmm_pool_set(ino, path, value);
+}
+
+/* A handle lives as long as the frame has users, and no longer. */
+DMM_TEST(share, handle_dies)
+{
+	unsigned long ino = self->mem.ino;
+	uint64_t *buf;
+
+	same_content(&self->mem, 0, 6);
+	ASSERT_EQ(0, command(ino, "hold", 0));
+	ASSERT_EQ(0, command(ino, "join", 1));
+	EXPECT_EQ(5 * DMM_PAGE, resident(ino));
+	/* The first user leaves, the second can be joined. */
+	*page(&self->mem, 0) = 1;
+	ASSERT_EQ(0, command(ino, "join", 2));
+	ASSERT_EQ(0, fallocate(self->mem.fd, PUNCH, DMM_PAGE, DMM_PAGE));
+	/* The last takes over: dead, though the page is the same. */
+	dmm_guest_poke(self->guest, DMM_GPA + 2 * DMM_PAGE + 8, 3);
+	EXPECT_EQ(-ESTALE, command(ino, "join", 3));
+	EXPECT_EQ(0, dmm_bad_pages(page(&self->mem, 3), 0, 1, 1));
+
+	/* Dead by a hole. */
+	ASSERT_EQ(0, command(ino, "hold", 3));
+	ASSERT_EQ(0, fallocate(self->mem.fd, PUNCH, 3 * DMM_PAGE, DMM_PAGE));
+	EXPECT_EQ(-ESTALE, command(ino, "join", 4));
+
+	/* Somebody holds the page: its last user copies. */
+	ASSERT_EQ(0, command(ino, "hold", 4));
+	buf = page(&self->mem, 4);
+	EXPECT_NE(0, *buf);
+	EXPECT_EQ(0, command(ino, "join", 5));
+	EXPECT_EQ(2 * DMM_PAGE, shared(ino));
+	EXPECT_EQ(0, dmm_bad_pages(page(&self->mem, 5), 0, 1, 1));
+}
+
+/* Two pools share if they were put into one domain, and only then. */
+DMM_TEST(share, domains)
+{
+	struct dmm_mem other = dmm_mem_create(SIZE);
+	unsigned long ino = self->mem.ino;
+
+	ASSERT_EQ(0, dmm_pool_set(other.ino, "policies", "+test-share"));
+	same_content(&self->mem, 0, 4);
+	same_content(&other, 0, 4);
+	ASSERT_EQ(0, command(ino, "hold", 0));
+	ASSERT_EQ(0, command(ino, "join", 1));
+	EXPECT_EQ(-EPERM, command(other.ino, "join", 0));
+	ASSERT_EQ(0, dmm_pool_set(ino, "domain", "a"));
+	EXPECT_EQ(-EPERM, command(other.ino, "join", 0));
+	ASSERT_EQ(0, dmm_pool_set(other.ino, "domain", "b"));
+	EXPECT_EQ(-EPERM, command(other.ino, "join", 0));
+	ASSERT_EQ(0, dmm_pool_set(other.ino, "domain", "a"));
+	ASSERT_EQ(0, command(other.ino, "join", 0));
+	ASSERT_EQ(0, command(other.ino, "join", 3));
+	EXPECT_EQ(5 * DMM_PAGE, resident(ino) + resident(other.ino));
+
+	/* No room for the copies: all stays as it was. */
+	ASSERT_EQ(0, dmm_pool_set_bytes(other.ino, "max_bytes", 2 * DMM_PAGE));
+	EXPECT_EQ(-ENOSPC, dmm_pool_set(other.ino, "domain", "c"));
+	ASSERT_EQ(0, dmm_pool_set_bytes(other.ino, "max_bytes", SIZE));
+	/* Separated, but what one pool shares with itself. */
+	ASSERT_EQ(0, dmm_pool_set(other.ino, "domain", "\n"));
+	EXPECT_EQ(0, shared(other.ino));
+	EXPECT_EQ(4 * DMM_PAGE, resident(other.ino));
+	EXPECT_EQ(2 * DMM_PAGE, shared(ino));
+	EXPECT_EQ(3 * DMM_PAGE, resident(ino));
+	EXPECT_EQ(0, dmm_bad_pages(page(&other, 0), 0, 1, 1));
+	EXPECT_EQ(0, dmm_bad_pages(page(&other, 3), 0, 1, 1));
+	EXPECT_EQ(-EPERM, command(other.ino, "join", 0));
+	dmm_mem_free(&other);
+}
+
+/* What is brought back for reading joins what is there. */
+DMM_TEST(share, match_on_fetch)
+{
+	unsigned long ino = self->mem.ino;
+
+	if (!dmm_policy_loaded("test-token"))
+		SKIP(return, "no policy test-token");
+	ASSERT_EQ(0, dmm_pool_set(ino, "policies", "+test-token"));
+	same_content(&self->mem, 0, 3);
+	dmm_fill(page(&self->mem, 3), 7, 1, 1);
+	same_content(&self->mem, 600, 1);
+	ASSERT_EQ(0, command(ino, "hold", 600));
+	ASSERT_EQ(0, dmm_pool_set_bytes(ino, "reclaim", 4 * DMM_PAGE));
+	ASSERT_EQ(4 * DMM_PAGE, dmm_pool_get(ino, "swapped_bytes"));
+
+	EXPECT_EQ(page(&self->mem, 600)[5],
+		  dmm_guest_peek(self->guest, DMM_GPA + 40));
+	EXPECT_EQ(2 * DMM_PAGE, shared(ino));
+	EXPECT_EQ(0, dmm_bad_pages(page(&self->mem, 1), 0, 1, 1));
+	EXPECT_EQ(3 * DMM_PAGE, shared(ino));
+	EXPECT_EQ(DMM_PAGE, resident(ino));
+	/* Other content, or a write, do not. */
+	EXPECT_EQ(0, dmm_bad_pages(page(&self->mem, 3), 7, 1, 1));
+	dmm_guest_poke(self->guest, DMM_GPA + 2 * DMM_PAGE, 3);
+	EXPECT_EQ(3 * DMM_PAGE, shared(ino));
+	EXPECT_EQ(3 * DMM_PAGE, resident(ino));
+	EXPECT_EQ(0, dmm_pool_get(ino, "swapped_bytes"));
+	EXPECT_EQ(0, dmm_bad_pages(page(&self->mem, 600), 0, 1, 1));
+}
+
+/* A shared frame goes out once, for all its users. */
+DMM_TEST(share, reclaim)
+{
+	struct dmm_mem other = dmm_mem_create(SIZE);
+	unsigned long ino = self->mem.ino;
+
+	if (!dmm_policy_loaded("test-token"))
+		SKIP(return, "no policy test-token");
+	ASSERT_EQ(0, dmm_pool_set(ino, "policies", "+test-token"));
+	ASSERT_EQ(0, dmm_pool_set(ino, "domain", "a"));
+	ASSERT_EQ(0, dmm_pool_set(other.ino, "policies", "+test-share"));
+	ASSERT_EQ(0, dmm_pool_set(other.ino, "domain", "a"));
+	same_content(&self->mem, 0, 3);
+	same_content(&other, 5, 1);
+	ASSERT_EQ(0, command(ino, "hold", 0));
+	ASSERT_EQ(0, command(ino, "join", 1));
+	ASSERT_EQ(0, command(ino, "join", 2));
+	ASSERT_EQ(0, command(other.ino, "join", 5));
+	dmm_guest_peek(self->guest, DMM_GPA + 2 * DMM_PAGE);
+
+	/* The other pool does not have the policy: it keeps the frame. */
+	dmm_pool_set_bytes(ino, "reclaim", DMM_PAGE);
+	EXPECT_EQ(3 * DMM_PAGE, dmm_pool_get(ino, "swapped_bytes"));
+	EXPECT_EQ(0, resident(ino));
+	EXPECT_EQ(DMM_PAGE, resident(other.ino));
+	EXPECT_EQ(0, dmm_bad_pages(page(&other, 5), 0, 1, 1));
+	EXPECT_EQ(0, dmm_bad_pages(page(&self->mem, 1), 0, 1, 1));
+
+	ASSERT_EQ(0, dmm_pool_set(other.ino, "policies", "+test-token"));
+	EXPECT_EQ(DMM_PAGE, shared(ino));
+	ASSERT_EQ(0, dmm_pool_set_bytes(other.ino, "reclaim", DMM_PAGE));
+	EXPECT_EQ(3 * DMM_PAGE, dmm_pool_get(ino, "swapped_bytes"));
+	EXPECT_EQ(DMM_PAGE, dmm_pool_get(other.ino, "swapped_bytes"));
+	EXPECT_EQ(0, resident(ino) + resident(other.ino));
+	EXPECT_EQ(page(&other, 5)[4],
+		  dmm_guest_peek(self->guest, DMM_GPA + 32));
+	EXPECT_EQ(0, dmm_bad_pages(page(&other, 5), 0, 1, 1));
+	EXPECT_EQ(0, dmm_bad_pages(page(&self->mem, 0), 0, 1, 1));
+	EXPECT_EQ(0, dmm_bad_pages(page(&self->mem, 1), 0, 1, 1));
+	EXPECT_EQ(0, dmm_bad_pages(page(&self->mem, 2), 0, 1, 1));
+	dmm_mem_free(&other);
 }
 
 DMM_TEST(share, junk)

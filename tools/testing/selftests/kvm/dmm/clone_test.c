@@ -1,0 +1,452 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * Clones of memory files: FICLONE and FICLONERANGE.
+ */
+#include <linux/fs.h>
+#include <sys/ioctl.h>
+#include <sys/uio.h>
+
+#include "dmm_util.h"
+#include "kselftest_harness.h"
+
+#define SIZE	(8UL << 20)
+#define PAGES	(SIZE / DMM_PAGE)
+#define WORDS	(DMM_PAGE / 8)
+#define PUNCH	(FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE)
+
+FIXTURE(clone) {
+	struct dmm_guest *guest;
+	struct dmm_mem mem;
+};
+
+FIXTURE_SETUP(clone)
+{
+	self->mem = dmm_mem_create(SIZE);
+	self->guest = dmm_guest_create(2);
+	dmm_guest_add_mem(self->guest, &self->mem);
+}
+
+FIXTURE_TEARDOWN(clone)
+{
+	dmm_guest_free(self->guest);
+	dmm_mem_free(&self->mem);
+}
+
+static uint64_t resident(struct dmm_mem *mem)
+{
+	return dmm_pool_get(mem->ino, "resident_bytes");
+}
+
+static uint64_t shared(struct dmm_mem *mem)
+{
+	return dmm_pool_get(mem->ino, "shared_bytes");
+}
+
+static uint64_t *page(struct dmm_mem *mem, uint64_t index)
+{
+	return mem->hva + index * DMM_PAGE;
+}
+
+static int reflink(struct dmm_mem *to, struct dmm_mem *from)
+{
+	return ioctl(to->fd, FICLONE, from->fd) ? -errno : 0;
+}
+
+static int reflink_range(struct dmm_mem *to, uint64_t to_offset,
+		       struct dmm_mem *from, uint64_t offset, uint64_t len)
+{
+	struct file_clone_range range = {
+		.src_fd = from->fd,
+		.src_offset = offset,
+		.src_length = len,
+		.dest_offset = to_offset,
+	};
+
+	return ioctl(to->fd, FICLONERANGE, &range) ? -errno : 0;
+}
+
+/* A file without content. */
+static struct dmm_mem empty(void)
+{
+	return dmm_mem_create(SIZE);
+}
+
+DMM_TEST(clone, all)
+{
+	struct dmm_mem copy = empty();
+
+	dmm_guest_fill(self->guest, DMM_GPA, PAGES - 100, 1);
+	ASSERT_EQ(0, reflink(&copy, &self->mem));
+	EXPECT_EQ(SIZE - 100 * DMM_PAGE, resident(&self->mem));
+	EXPECT_EQ(0, resident(&copy));
+	EXPECT_EQ(SIZE - 100 * DMM_PAGE, shared(&copy));
+	EXPECT_EQ(SIZE - 100 * DMM_PAGE, shared(&self->mem));
+	EXPECT_EQ(0, dmm_bad_pages(copy.hva, 0, PAGES - 100, 1));
+	EXPECT_EQ(0, dmm_nonzero_pages(page(&copy, PAGES - 100), 100));
+	EXPECT_EQ(0, dmm_guest_bad_pages(self->guest, DMM_GPA, PAGES - 100, 1));
+	EXPECT_EQ(0, resident(&copy));
+
+	/* The guest had all of it mapped for writing. */
+	dmm_guest_fill(self->guest, DMM_GPA, PAGES, 2);
+	EXPECT_EQ(0, dmm_bad_pages(copy.hva, 0, PAGES - 100, 1));
+	EXPECT_EQ(0, dmm_bad_pages(self->mem.hva, 0, PAGES, 2));
+	EXPECT_EQ(SIZE, resident(&self->mem));
+	EXPECT_EQ(SIZE - 100 * DMM_PAGE, resident(&copy));
+
+	/* The clone is the last user of each, and takes it over. */
+	dmm_fill(copy.hva, 0, PAGES, 3);
+	EXPECT_EQ(SIZE, resident(&copy));
+	EXPECT_EQ(0, shared(&copy));
+	EXPECT_EQ(0, shared(&self->mem));
+	EXPECT_EQ(0, dmm_bad_pages(self->mem.hva, 0, PAGES, 2));
+	dmm_mem_free(&copy);
+}
+
+/* The clone writes first, by guest, mapping and system call. */
+DMM_TEST(clone, clone_writes)
+{
+	struct dmm_mem copy = empty();
+	struct dmm_guest *guest;
+	uint64_t value = 5;
+
+	dmm_fill(self->mem.hva, 0, PAGES, 1);
+	ASSERT_EQ(0, reflink(&copy, &self->mem));
+	guest = dmm_guest_create(1);
+	dmm_guest_add_mem(guest, &copy);
+	EXPECT_EQ(0, dmm_guest_bad_pages(guest, DMM_GPA, PAGES, 1));
+	dmm_guest_fill(guest, DMM_GPA, 100, 2);
+	dmm_fill(page(&copy, 100), 100, 100, 2);
+	ASSERT_EQ(8, pwrite(copy.fd, &value, 8, 700 * DMM_PAGE + 8));
+	EXPECT_EQ(0, dmm_bad_pages(self->mem.hva, 0, PAGES, 1));
+	EXPECT_EQ(0, dmm_guest_bad_pages(self->guest, DMM_GPA, PAGES, 1));
+	EXPECT_EQ(0, dmm_bad_pages(copy.hva, 0, 200, 2));
+	EXPECT_EQ(5, dmm_guest_peek(guest, DMM_GPA + 700 * DMM_PAGE + 8));
+	EXPECT_EQ(201 * DMM_PAGE, resident(&copy));
+	EXPECT_EQ(SIZE, resident(&self->mem));
+	dmm_guest_free(guest);
+	dmm_mem_free(&copy);
+}
+
+/* Clones of clones; whoever is charged goes first. */
+DMM_TEST(clone, generations)
+{
+	struct dmm_mem copy[4];
+	uint64_t sum, i;
+
+	dmm_fill(self->mem.hva, 0, PAGES, 1);
+	for (i = 0; i < 4; i++) {
+		copy[i] = empty();
+		ASSERT_EQ(0, reflink(&copy[i], i ? &copy[i - 1] : &self->mem));
+	}
+	dmm_fill(self->mem.hva, 0, PAGES, 9);
+	dmm_fill(page(&copy[1], 0), 0, 512, 9);
+	for (i = 0, sum = 0; i < 4; i++)
+		sum += resident(&copy[i]);
+	EXPECT_EQ(SIZE + DMM_BLOCK, sum);
+	for (i = 0; i < 3; i++) {
+		ASSERT_EQ(0, fallocate(copy[i].fd, PUNCH, 0, DMM_PAGE));
+		dmm_mem_free(&copy[i]);
+	}
+	EXPECT_EQ(SIZE, resident(&copy[3]));
+	EXPECT_EQ(SIZE, shared(&copy[3]));
+	EXPECT_EQ(0, dmm_bad_pages(copy[3].hva, 0, PAGES, 1));
+	EXPECT_EQ(0, dmm_bad_pages(self->mem.hva, 0, PAGES, 9));
+	dmm_fill(copy[3].hva, 0, PAGES, 4);
+	EXPECT_EQ(SIZE, resident(&copy[3]));
+	EXPECT_EQ(0, shared(&copy[3]));
+	dmm_mem_free(&copy[3]);
+}
+
+/* What the destination had is gone, also where the source has nothing. */
+DMM_TEST(clone, replaces)
+{
+	struct dmm_mem copy = empty();
+
+	dmm_fill(copy.hva, 0, PAGES, 7);
+	dmm_fill(page(&self->mem, 3), 3, 1000, 1);
+	ASSERT_EQ(0, reflink(&copy, &self->mem));
+	EXPECT_EQ(0, dmm_nonzero_pages(copy.hva, 3));
+	EXPECT_EQ(0, dmm_bad_pages(page(&copy, 3), 3, 1000, 1));
+	EXPECT_EQ(0, dmm_nonzero_pages(page(&copy, 1003), PAGES - 1003));
+	EXPECT_EQ(0, resident(&copy));
+	EXPECT_EQ(1000 * DMM_PAGE, resident(&self->mem));
+	/* Again: nothing changes. */
+	ASSERT_EQ(0, reflink(&copy, &self->mem));
+	EXPECT_EQ(1000 * DMM_PAGE, shared(&copy));
+	EXPECT_EQ(0, resident(&copy));
+	/* And back. */
+	ASSERT_EQ(0, reflink(&self->mem, &copy));
+	EXPECT_EQ(0, dmm_bad_pages(page(&self->mem, 3), 3, 1000, 1));
+	EXPECT_EQ(1000 * DMM_PAGE, resident(&self->mem) + resident(&copy));
+	dmm_mem_free(&copy);
+	EXPECT_EQ(1000 * DMM_PAGE, resident(&self->mem));
+}
+
+DMM_TEST(clone, ranges)
+{
+	struct dmm_mem copy = empty();
+
+	dmm_fill(self->mem.hva, 0, PAGES, 1);
+	/* Shifted by a page, and within one file. */
+	ASSERT_EQ(0, reflink_range(&copy, 0, &self->mem, 5 * DMM_PAGE,
+				 700 * DMM_PAGE));
+	EXPECT_EQ(0, dmm_bad_pages(copy.hva, 5, 700, 1));
+	EXPECT_EQ(0, dmm_nonzero_pages(page(&copy, 700), PAGES - 700));
+	ASSERT_EQ(0, reflink_range(&copy, SIZE / 2, &copy, 0, 700 * DMM_PAGE));
+	EXPECT_EQ(0, dmm_bad_pages(page(&copy, PAGES / 2), 5, 700, 1));
+	EXPECT_EQ(0, resident(&copy));
+	EXPECT_EQ(1400 * DMM_PAGE, shared(&copy));
+
+	dmm_fill(copy.hva, 0, 700, 2);
+	EXPECT_EQ(0, dmm_bad_pages(page(&copy, PAGES / 2), 5, 700, 1));
+	EXPECT_EQ(0, dmm_bad_pages(self->mem.hva, 0, PAGES, 1));
+	dmm_fill(self->mem.hva, 0, PAGES, 3);
+	EXPECT_EQ(0, dmm_bad_pages(page(&copy, PAGES / 2), 5, 700, 1));
+	EXPECT_EQ(1400 * DMM_PAGE, resident(&copy));
+	dmm_mem_free(&copy);
+}
+
+/* The whole makes frames of clones, parts add users elsewhere. */
+DMM_TEST(clone, mixed)
+{
+	struct dmm_mem a = empty(), b = empty(), c = empty();
+	uint64_t sum;
+
+	dmm_fill(self->mem.hva, 0, PAGES, 1);
+	ASSERT_EQ(0, reflink(&a, &self->mem));
+	ASSERT_EQ(0, reflink_range(&b, DMM_PAGE, &a, 0, SIZE / 2));
+	ASSERT_EQ(0, reflink(&c, &a));
+	ASSERT_EQ(0, reflink_range(&c, SIZE / 2, &b, DMM_PAGE, SIZE / 2));
+	sum = resident(&self->mem) + resident(&a) + resident(&b) + resident(&c);
+	EXPECT_EQ(SIZE, sum);
+	dmm_fill(a.hva, 0, PAGES, 4);
+	EXPECT_EQ(0, dmm_bad_pages(page(&b, 1), 0, PAGES / 2, 1));
+	EXPECT_EQ(0, dmm_bad_pages(c.hva, 0, PAGES / 2, 1));
+	EXPECT_EQ(0, dmm_bad_pages(page(&c, PAGES / 2), 0, PAGES / 2, 1));
+	dmm_fill(self->mem.hva, 0, PAGES, 5);
+	EXPECT_EQ(SIZE / 2, resident(&b) + resident(&c));
+	dmm_mem_free(&b);
+	EXPECT_EQ(SIZE / 2, resident(&c));
+	EXPECT_EQ(0, dmm_bad_pages(page(&c, PAGES / 2), 0, PAGES / 2, 1));
+	dmm_mem_free(&a);
+	dmm_mem_free(&c);
+}
+
+DMM_TEST(clone, bad_input)
+{
+	struct dmm_mem copy = empty();
+	int fd;
+
+	dmm_fill(self->mem.hva, 0, 8, 1);
+	EXPECT_EQ(-EINVAL, reflink_range(&copy, 1, &self->mem, 0, DMM_PAGE));
+	EXPECT_EQ(-EINVAL, reflink_range(&copy, 0, &self->mem, 512, DMM_PAGE));
+	EXPECT_EQ(-EINVAL, reflink_range(&copy, 0, &self->mem, 0, 100));
+	EXPECT_EQ(-EINVAL, reflink_range(&copy, 0, &self->mem, SIZE, DMM_PAGE));
+	EXPECT_EQ(-EINVAL, reflink_range(&copy, 0, &self->mem, 0, SIZE * 2));
+	EXPECT_EQ(-EINVAL, reflink_range(&copy, DMM_PAGE, &copy, 0, 2 * DMM_PAGE));
+	EXPECT_EQ(0, resident(&copy));
+	EXPECT_EQ(0, shared(&self->mem));
+
+	/* Beyond the end makes the file larger. */
+	ASSERT_EQ(0, reflink_range(&copy, SIZE, &self->mem, 0, 8 * DMM_PAGE));
+	EXPECT_EQ(SIZE + 8 * DMM_PAGE, lseek(copy.fd, 0, SEEK_END));
+
+	/* Not to who may not write, nor from other file systems. */
+	fd = open("/proc/self/exe", O_RDONLY);
+	ASSERT_LT(0, fd);
+	EXPECT_EQ(-1, ioctl(copy.fd, FICLONE, fd));
+	EXPECT_EQ(EXDEV, errno);
+	close(fd);
+	dmm_mem_free(&copy);
+}
+
+/* Somebody may still write to a page that is held: it is copied. */
+DMM_TEST(clone, held_page)
+{
+	struct dmm_mem copy = empty();
+	struct iovec iov;
+	char *buf = malloc(DMM_PAGE);
+	int fds[2];
+
+	ASSERT_NE(NULL, buf);
+	ASSERT_EQ(0, pipe(fds));
+	dmm_fill(self->mem.hva, 0, PAGES, 1);
+	iov = (struct iovec) { page(&self->mem, 600), DMM_PAGE };
+	ASSERT_EQ(DMM_PAGE, vmsplice(fds[1], &iov, 1, 0));
+	ASSERT_EQ(0, reflink(&copy, &self->mem));
+	EXPECT_EQ(DMM_PAGE, resident(&copy));
+	EXPECT_EQ(0, dmm_bad_pages(copy.hva, 0, PAGES, 1));
+	dmm_fill(page(&self->mem, 600), 600, 101, 2);
+	EXPECT_EQ(0, dmm_bad_pages(copy.hva, 0, PAGES, 1));
+	ASSERT_EQ(DMM_PAGE, read(fds[0], buf, DMM_PAGE));
+	free(buf);
+	dmm_mem_free(&copy);
+}
+
+/* Blocks are written to again in pieces; the clone can be punched. */
+DMM_TEST(clone, blocks)
+{
+	struct dmm_mem copy = empty();
+
+	ASSERT_EQ(0, fallocate(self->mem.fd, 0, 0, SIZE));
+	dmm_guest_fill(self->guest, DMM_GPA, PAGES, 1);
+	ASSERT_EQ(SIZE, dmm_pool_get(self->mem.ino, "huge_bytes"));
+	ASSERT_EQ(0, reflink(&copy, &self->mem));
+	EXPECT_EQ(0, dmm_pool_get(self->mem.ino, "huge_bytes"));
+	dmm_guest_fill(self->guest, DMM_GPA, 513, 2);
+	EXPECT_EQ(0, dmm_bad_pages(copy.hva, 0, PAGES, 1));
+	ASSERT_EQ(0, fallocate(copy.fd, PUNCH, 0, SIZE));
+	EXPECT_EQ(0, resident(&copy));
+	EXPECT_EQ(SIZE, resident(&self->mem));
+	EXPECT_EQ(0, dmm_guest_bad_pages(self->guest, DMM_GPA, 513, 2));
+	dmm_guest_fill(self->guest, DMM_GPA, PAGES, 3);
+	EXPECT_EQ(0, dmm_bad_pages(self->mem.hva, 0, PAGES, 3));
+	EXPECT_EQ(0, shared(&self->mem));
+	dmm_mem_free(&copy);
+}
+
+/* What a policy keeps comes along. */
+DMM_TEST(clone, tokens)
+{
+	struct dmm_mem copy;
+
+	if (!dmm_policy_loaded("test-token"))
+		SKIP(return, "no policy test-token");
+	copy = empty();
+	ASSERT_EQ(0, dmm_pool_set(self->mem.ino, "policies", "+test-token"));
+	dmm_guest_fill(self->guest, DMM_GPA, PAGES, 1);
+	ASSERT_EQ(0, dmm_pool_set_bytes(self->mem.ino, "reclaim", SIZE / 2));
+	EXPECT_EQ(SIZE / 2, dmm_pool_get(self->mem.ino, "swapped_bytes"));
+
+	/* The clone has no such policy: the content comes back. */
+	ASSERT_EQ(0, reflink(&copy, &self->mem));
+	EXPECT_EQ(0, dmm_pool_get(self->mem.ino, "swapped_bytes"));
+	EXPECT_EQ(SIZE, resident(&self->mem) + resident(&copy));
+	EXPECT_EQ(0, dmm_bad_pages(copy.hva, 0, PAGES, 1));
+	dmm_mem_free(&copy);
+
+	/* It has: both use the one that is kept. */
+	copy = empty();
+	ASSERT_EQ(0, dmm_pool_set(copy.ino, "policies", "+test-token"));
+	dmm_guest_fill(self->guest, DMM_GPA, PAGES, 2);
+	ASSERT_EQ(0, dmm_pool_set_bytes(self->mem.ino, "reclaim", SIZE / 2));
+	ASSERT_EQ(0, reflink(&copy, &self->mem));
+	EXPECT_EQ(SIZE / 2, dmm_pool_get(self->mem.ino, "swapped_bytes"));
+	EXPECT_EQ(SIZE / 2, dmm_pool_get(copy.ino, "swapped_bytes"));
+	EXPECT_EQ(0, dmm_bad_pages(copy.hva, 0, PAGES / 2, 2));
+	dmm_guest_fill(self->guest, DMM_GPA, 100, 3);
+	EXPECT_EQ(0, dmm_bad_pages(copy.hva, 0, PAGES, 2));
+	EXPECT_EQ(0, dmm_guest_bad_pages(self->guest, DMM_GPA, 100, 3));
+	EXPECT_EQ(100, dmm_guest_bad_pages(self->guest, DMM_GPA, PAGES, 2));
+	ASSERT_EQ(0, dmm_pool_set(self->mem.ino, "policies", "-test-token"));
+	dmm_mem_free(&copy);
+}
+
+/* What clones share goes out for all of them. */
+DMM_TEST(clone, reclaim)
+{
+	struct dmm_mem a, b;
+
+	if (!dmm_policy_loaded("test-token"))
+		SKIP(return, "no policy test-token");
+	a = empty();
+	b = empty();
+	ASSERT_EQ(0, dmm_pool_set(self->mem.ino, "policies", "+test-token"));
+	ASSERT_EQ(0, dmm_pool_set(a.ino, "policies", "+test-token"));
+	ASSERT_EQ(0, dmm_pool_set(b.ino, "policies", "+test-token"));
+	dmm_guest_fill(self->guest, DMM_GPA, PAGES, 1);
+	ASSERT_EQ(0, reflink(&a, &self->mem));
+	ASSERT_EQ(0, reflink(&b, &a));
+	dmm_fill(a.hva, 0, 10, 2);
+	ASSERT_EQ(0, dmm_pool_set_bytes(b.ino, "reclaim", SIZE));
+	EXPECT_EQ(SIZE, dmm_pool_get(b.ino, "swapped_bytes"));
+	EXPECT_EQ(SIZE, dmm_pool_get(self->mem.ino, "swapped_bytes"));
+	EXPECT_EQ(10 * DMM_PAGE, resident(&a));
+	EXPECT_EQ(0, resident(&b) + resident(&self->mem));
+	EXPECT_EQ(0, dmm_guest_bad_pages(self->guest, DMM_GPA, PAGES, 1));
+	EXPECT_EQ(0, dmm_bad_pages(a.hva, 0, 10, 2));
+	EXPECT_EQ(0, dmm_bad_pages(page(&a, 10), 10, PAGES - 10, 1));
+	EXPECT_EQ(0, dmm_bad_pages(b.hva, 0, PAGES, 1));
+	dmm_mem_free(&a);
+	dmm_mem_free(&b);
+}
+
+/* At the limit: the clone needs nothing, its writes do. */
+DMM_TEST(clone, limit)
+{
+	struct dmm_mem copy = empty();
+	uint64_t value = 1;
+
+	dmm_fill(self->mem.hva, 0, PAGES, 1);
+	ASSERT_EQ(0, dmm_pool_set_bytes(copy.ino, "max_bytes", 16 * DMM_PAGE));
+	ASSERT_EQ(0, reflink(&copy, &self->mem));
+	EXPECT_EQ(0, dmm_bad_pages(copy.hva, 0, PAGES, 1));
+	dmm_fill(copy.hva, 0, 16, 2);
+	EXPECT_EQ(-1, pwrite(copy.fd, &value, 8, 20 * DMM_PAGE));
+	EXPECT_EQ(ENOSPC, errno);
+	EXPECT_EQ(0, dmm_bad_pages(page(&copy, 16), 16, PAGES - 16, 1));
+	EXPECT_EQ(0, dmm_bad_pages(self->mem.hva, 0, PAGES, 1));
+	dmm_mem_free(&copy);
+}
+
+/* Of a guest that counts: each page is as it was at one moment. */
+DMM_TEST(clone, under_load)
+{
+	struct dmm_mem copy[4];
+	uint64_t round, i, j;
+
+	dmm_guest_start(self->guest, 0, DMM_OP_COUNT, DMM_GPA, 600, 0);
+	for (i = 0; i < 4; i++) {
+		dmm_guest_wait_rounds(self->guest, 0, 3 * i + 1);
+		copy[i] = empty();
+		ASSERT_EQ(0, reflink(&copy[i], &self->mem));
+	}
+	dmm_guest_wait_rounds(self->guest, 0, 20);
+	for (i = 0; i < 4; i++) {
+		for (j = 0; j < 600; j++) {
+			uint64_t first = page(&copy[i], j)[0];
+			uint64_t last = page(&copy[i], j)[WORDS - 1];
+
+			ASSERT_LE(3 * i + 1, first + 1);
+			ASSERT_LE(first > last ? first - last : last - first, 1);
+		}
+	}
+	EXPECT_EQ(0, dmm_guest_stop(self->guest, 0));
+	EXPECT_EQ(0, self->guest->cpu[0].cmd->result);
+	round = self->guest->cpu[0].cmd->rounds;
+	for (j = 0; j < 600; j++) {
+		ASSERT_EQ(round, page(&self->mem, j)[0]);
+		ASSERT_EQ(round, page(&self->mem, j)[WORDS - 1]);
+	}
+	for (i = 0; i < 4; i++)
+		dmm_mem_free(&copy[i]);
+}
+
+/* Many clones, all writing. */
+DMM_TEST(clone, many)
+{
+	const int n = 60;
+	struct dmm_mem copy[60];
+	int i;
+
+	dmm_fill(self->mem.hva, 0, 600, 1);
+	for (i = 0; i < n; i++) {
+		copy[i] = empty();
+		ASSERT_EQ(0, reflink(&copy[i], &self->mem));
+	}
+	dmm_guest_fill(self->guest, DMM_GPA, 600, 2);
+	for (i = 0; i < n; i++)
+		dmm_fill(page(&copy[i], i), i, 8, 3 + i);
+	for (i = 0; i < n; i++) {
+		ASSERT_EQ(0, dmm_bad_pages(copy[i].hva, 0, i, 1));
+		ASSERT_EQ(0, dmm_bad_pages(page(&copy[i], i), i, 8, 3 + i));
+		ASSERT_EQ(0, dmm_bad_pages(page(&copy[i], i + 8), i + 8,
+					   600 - 8 - i, 1));
+	}
+	for (i = 0; i < n; i++)
+		dmm_mem_free(&copy[i]);
+	EXPECT_EQ(0, dmm_guest_bad_pages(self->guest, DMM_GPA, 600, 2));
+	EXPECT_EQ(0, shared(&self->mem));
+}
+
+TEST_HARNESS_MAIN

@@ -1,0 +1,405 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * Dynamic memory mapping: FICLONE and FICLONERANGE, how a guest's memory is
+ * cloned.
+ *
+ * Frames become shared, tokens are shared by reference, absent memory stays
+ * absent.  Each 2 MiB of the source are a snapshot.  2 MiB that come to lie at
+ * the same offset in a file that has nothing there, as when all of a file is
+ * cloned to a new one, are cloned at once: without an allocation for each page,
+ * because who uses their frames can be found without a list; see shared.c.  All
+ * else goes page by page.
+ */
+#include <linux/fs.h>
+#include <linux/highmem.h>
+#include <linux/mm.h>
+#include <linux/sched/signal.h>
+
+#include "dmm.h"
+
+/* Take the clone's users back, of a region that could not be published. */
+static void dmm_clone_undo(struct kvm_dmm_pool *dst, u64 *table)
+{
+	unsigned int i, nr = 0;
+
+	for (i = 0; i < KVM_DMM_REGION_PAGES; i++) {
+		if (dmm_kind(table[i]) != KVM_DMM_TOKEN)
+			continue;
+		atomic_long_dec(&dst->nr_tokens);
+		dmm_free_token(dst, dmm_policy_id(table[i]),
+			       dmm_token(table[i]));
+	}
+	dmm_light_lock(dst);
+	for (i = 0; i < KVM_DMM_REGION_PAGES; i++) {
+		if (dmm_kind(table[i]) != KVM_DMM_SHARED)
+			continue;
+		dmm_light_undo(dmm_page(table[i]));
+		nr++;
+	}
+	dmm_light_unlock(dst);
+	atomic_long_sub(nr, &dst->nr_shared);
+}
+
+/* Tokens of the batch that the policies can share. */
+static void dmm_clone_tokens(struct kvm_dmm_batch *batch,
+			     struct kvm_dmm_pool *dst, u64 *table,
+			     unsigned long *rest)
+{
+	unsigned int i;
+	u64 e;
+
+	for_each_set_bit(i, batch->locked, batch->end) {
+		e = dmm_batch_entry(batch, i);
+		if (dmm_kind(e) != KVM_DMM_TOKEN)
+			continue;
+		if (dmm_dup_token(batch->pool, e, dst, &table[i]))
+			__set_bit(i, rest);
+		else
+			atomic_long_inc(&dst->nr_tokens);
+	}
+}
+
+/*
+ * Clone the region at @base, of which @dst has nothing.  What has to go page by
+ * page is left out and set in @rest.
+ *
+ * Return: 0, or -EAGAIN: all of it has to go page by page.
+ */
+static int dmm_clone_region(struct kvm_dmm_pool *src, struct kvm_dmm_pool *dst,
+			    pgoff_t base, unsigned long *rest)
+{
+	struct kvm_dmm_region *new, *region;
+	unsigned int i, nr = 0, frames = 0;
+	struct kvm_dmm_batch batch;
+	bool tokens = false;
+	u64 e, *table;
+
+	new = dmm_region_alloc(GFP_KERNEL_ACCOUNT);
+	if (!new)
+		return -EAGAIN;
+	table = new->entry;
+
+	kvm_dmm_batch_start(&batch, src, base);
+	for (i = 0; i < KVM_DMM_REGION_PAGES; i++)
+		dmm_batch_lock(&batch, base + i);
+	if (!batch.end) {
+		dmm_region_free(new);
+		return 0;
+	}
+	dmm_batch_lower(&batch);
+
+	dmm_light_lock(src);
+	for_each_set_bit(i, batch.locked, batch.end) {
+		e = dmm_batch_entry(&batch, i);
+		if (dmm_has_page(e)) {
+			if (!dmm_light_add(src, e)) {
+				__set_bit(i, rest);
+				continue;
+			}
+			nr++;
+			frames += dmm_kind(e) == KVM_DMM_FRAME;
+			table[i] = dmm_mk_shared(dmm_pfn(e));
+		} else if (dmm_kind(e) == KVM_DMM_TOKEN) {
+			tokens = true;
+		}
+	}
+	dmm_light_unlock(src);
+	atomic_long_add(frames, &src->nr_shared);
+	atomic_long_add(nr, &dst->nr_shared);
+	if (tokens)
+		dmm_clone_tokens(&batch, dst, table, rest);
+
+	/* Before the source lets go: so all users of a frame can be found. */
+	region = dmm_region_publish(dst, base, new, GFP_NOIO | __GFP_ACCOUNT);
+	if (region != new)
+		dmm_clone_undo(dst, table);
+	else
+		this_cpu_add(dst->stats->count[DMM_STAT_clone], nr);
+
+	for_each_set_bit(i, batch.locked, batch.end)
+		if (dmm_has_page(table[i]))
+			dmm_batch_set(&batch, base + i, table[i]);
+	kvm_dmm_batch_end(&batch);
+	if (region == new)
+		return 0;
+	dmm_region_free(new);
+	return -EAGAIN;
+}
+
+/**
+ * struct dmm_clone - one page on its way from file to file
+ * @src: the file that is cloned
+ * @from: page offset there
+ * @dst: the file that gets it
+ * @to: page offset there
+ * @region: that of @to
+ * @batch: owns the entry of @to
+ */
+struct dmm_clone {
+	struct kvm_dmm_pool *src;
+	pgoff_t from;
+	struct kvm_dmm_pool *dst;
+	pgoff_t to;
+	struct kvm_dmm_region *region;
+	struct kvm_dmm_batch batch;
+};
+
+/* Own the entry of the destination, with nothing in it, in no page table. */
+static int dmm_clone_lock(struct dmm_clone *clone)
+{
+	u64 *entry, e;
+
+	clone->region = dmm_region_get(clone->dst, clone->to,
+				       GFP_KERNEL_ACCOUNT);
+	if (!clone->region)
+		return -ENOMEM;
+	entry = dmm_entry(clone->region, clone->to);
+	for (;;) {
+		e = READ_ONCE(*entry);
+		/* Somebody who has the file mapped may come in between. */
+		if (dmm_content(e) & ~DMM_CACHED)
+			dmm_drop_range(clone->dst, clone->to, clone->to);
+		else if (e & DMM_BUSY)
+			dmm_wait(clone->dst, entry, TASK_UNINTERRUPTIBLE);
+		else if (dmm_trylock(clone->region, entry, e))
+			break;
+	}
+	dmm_batch_hold(&clone->batch, clone->dst, clone->region, clone->to);
+	if (e & DMM_CACHED)
+		dmm_batch_unmap(&clone->batch);
+	return 0;
+}
+
+/* Share a frame by its handle, which is given back. */
+static int dmm_clone_shared(struct dmm_clone *clone,
+			    struct kvm_dmm_shared *shared)
+{
+	struct page *page;
+	int r;
+
+	r = dmm_clone_lock(clone);
+	if (r)
+		goto put;
+	page = dmm_shared_join(shared, clone->dst, clone->to, true);
+	if (IS_ERR(page)) {
+		r = PTR_ERR(page);
+		kvm_dmm_batch_end(&clone->batch);
+		goto put;
+	}
+	dmm_batch_set(&clone->batch, clone->to,
+		      dmm_mk_shared(page_to_pfn(page)));
+put:
+	kvm_dmm_shared_put(shared);
+	return r;
+}
+
+/* Copy a page that somebody holds, or that has as many users as it can have. */
+static int dmm_clone_copy(struct dmm_clone *clone)
+{
+	struct page *page, *copy;
+	int r;
+
+	r = dmm_resolve(clone->src, clone->from, DMM_INTR, &page, NULL);
+	if (r)
+		return r;
+	r = dmm_charge(clone->dst, 1, DMM_INTR);
+	if (r)
+		goto put;
+	copy = dmm_frame_alloc(false);
+	r = -ENOMEM;
+	if (!copy)
+		goto uncharge;
+	copy_highpage(copy, page);
+	r = dmm_clone_lock(clone);
+	if (r)
+		goto free;
+	dmm_frame_own(clone->dst, copy, clone->to);
+	dmm_batch_set(&clone->batch, clone->to,
+		      dmm_mk_frame(page_to_pfn(copy)));
+	put_page(page);
+	return 0;
+free:
+	put_page(copy);
+uncharge:
+	dmm_uncharge(clone->dst, 1);
+put:
+	put_page(page);
+	return r;
+}
+
+/* A token that the policy has made for the destination. */
+static int dmm_clone_token(struct dmm_clone *clone, u64 e)
+{
+	int r = dmm_clone_lock(clone);
+
+	if (r) {
+		dmm_free_token(clone->dst, dmm_policy_id(e), dmm_token(e));
+		return r;
+	}
+	atomic_long_inc(&clone->dst->nr_tokens);
+	dmm_batch_set(&clone->batch, clone->to, e);
+	return 0;
+}
+
+/* Have the source's policies fill or fetch a page. */
+static int dmm_clone_touch(struct dmm_clone *clone)
+{
+	struct page *page;
+	int r;
+
+	r = dmm_resolve(clone->src, clone->from, DMM_INTR, &page, NULL);
+	if (!r)
+		put_page(page);
+	return r;
+}
+
+/* One try of one page.  -EAGAIN, -ESTALE: the source has changed. */
+static int dmm_clone_try(struct dmm_clone *clone)
+{
+	struct kvm_dmm_shared *shared;
+	struct kvm_dmm_batch batch;
+	u64 e = 0, new;
+	int r;
+
+	if (kvm_dmm_batch_start(&batch, clone->src, clone->from) &&
+	    dmm_batch_lock(&batch, clone->from))
+		e = dmm_batch_entry(&batch, clone->from &
+				    (KVM_DMM_REGION_PAGES - 1));
+	switch (dmm_kind(e)) {
+	case KVM_DMM_ABSENT:
+		if (e)
+			kvm_dmm_batch_end(&batch);
+		if (READ_ONCE(clone->src->nr_fillers))
+			return dmm_clone_touch(clone) ?: -EAGAIN;
+		dmm_drop_range(clone->dst, clone->to, clone->to);
+		return 0;
+	case KVM_DMM_TOKEN:
+		r = dmm_dup_token(clone->src, e, clone->dst, &new);
+		kvm_dmm_batch_end(&batch);
+		if (!r)
+			return dmm_clone_token(clone, new);
+		return dmm_clone_touch(clone) ?: -EAGAIN;
+	case KVM_DMM_FRAME:
+		if (!kvm_dmm_batch_protect(&batch))
+			return dmm_clone_copy(clone);
+		break;
+	case KVM_DMM_SHARED:
+		break;
+	}
+	shared = kvm_dmm_batch_handle(&batch, clone->from);
+	kvm_dmm_batch_end(&batch);
+	if (IS_ERR(shared))
+		return PTR_ERR(shared);
+	r = dmm_clone_shared(clone, shared);
+	return r == -EMLINK ? dmm_clone_copy(clone) : r;
+}
+
+static int dmm_clone_page(struct kvm_dmm_pool *src, pgoff_t from,
+			  struct kvm_dmm_pool *dst, pgoff_t to)
+{
+	struct dmm_clone clone = {
+		.src = src,
+		.from = from,
+		.dst = dst,
+		.to = to,
+	};
+	int r;
+
+	do {
+		if (fatal_signal_pending(current))
+			return -EINTR;
+		r = dmm_clone_try(&clone);
+		cond_resched();
+	} while (r == -EAGAIN || r == -ESTALE);
+	return r;
+}
+
+/* All of [from, from + nr), which does not overlap with [to, to + nr). */
+static int dmm_clone_range(struct kvm_dmm_pool *src, pgoff_t from,
+			   struct kvm_dmm_pool *dst, pgoff_t to, pgoff_t nr)
+{
+	DECLARE_BITMAP(rest, KVM_DMM_REGION_PAGES);
+	unsigned int k;
+	pgoff_t i, n;
+	bool fast;
+	int r;
+
+	fast = from == to && !READ_ONCE(src->nr_fillers) &&
+	       dmm_family_join(src, dst);
+	for (i = 0; i < nr; i += n) {
+		n = min(nr - i, KVM_DMM_REGION_PAGES -
+			((from + i) & (KVM_DMM_REGION_PAGES - 1)));
+		if (!dmm_region(src, from + i) &&
+		    !READ_ONCE(src->nr_fillers)) {
+			dmm_drop_range(dst, to + i, to + i + n - 1);
+			continue;
+		}
+		bitmap_zero(rest, KVM_DMM_REGION_PAGES);
+		if (!fast || n < KVM_DMM_REGION_PAGES ||
+		    dmm_region(dst, to + i) ||
+		    dmm_clone_region(src, dst, to + i, rest))
+			bitmap_set(rest, 0, n);
+		for_each_set_bit(k, rest, n) {
+			r = dmm_clone_page(src, from + i + k, dst, to + i + k);
+			if (r)
+				return r;
+		}
+		if (fatal_signal_pending(current))
+			return -EINTR;
+		cond_resched();
+	}
+	return 0;
+}
+
+/**
+ * dmm_remap_file_range - FICLONE, FICLONERANGE, and what copy_file_range() tries
+ * @file_in: the source
+ * @pos_in: where in it
+ * @file_out: the destination, of this or another mount of dmmfs
+ * @pos_out: where in it
+ * @len: bytes; 0: to the end of the source
+ * @flags: REMAP_FILE_*
+ *
+ * Guests and processes that use the source go on.  After an error a part may
+ * have been cloned; the source has the same content in any case.
+ *
+ * Context: May sleep.
+ * Return: Number of bytes; -EINVAL: not aligned, overlapping, or beyond the end
+ *	of the source; -EOPNOTSUPP: FIDEDUPERANGE; -ENOSPC: what has to be copied
+ *	or fetched does not fit below the limit of its pool; -ENOMEM; -EINTR; or
+ *	the error of a policy that has the content.
+ */
+loff_t dmm_remap_file_range(struct file *file_in, loff_t pos_in,
+			    struct file *file_out, loff_t pos_out, loff_t len,
+			    unsigned int flags)
+{
+	struct inode *in = file_inode(file_in), *out = file_inode(file_out);
+	struct kvm_dmm_pool *src = dmm_pool(in), *dst = dmm_pool(out);
+	int r;
+
+	/* Candidates are found by the share policy, which compares, too. */
+	if (flags & REMAP_FILE_DEDUP)
+		return -EOPNOTSUPP;
+	if (flags & ~(REMAP_FILE_DEDUP | REMAP_FILE_ADVISORY))
+		return -EINVAL;
+
+	lock_two_nondirectories(in, out);
+	r = generic_remap_file_range_prep(file_in, pos_in, file_out, pos_out,
+					  &len, flags);
+	if (r || !len)
+		goto unlock;
+	/* Faults look at the size; what is cloned later reads as zero. */
+	if (pos_out + len > i_size_read(out))
+		i_size_write(out, pos_out + len);
+	/* No policy of the clone goes away while it is given tokens. */
+	mutex_lock(&dst->policy_mutex);
+	r = dmm_clone_range(src, pos_in >> PAGE_SHIFT, dst,
+			    pos_out >> PAGE_SHIFT,
+			    DIV_ROUND_UP_ULL(len, PAGE_SIZE));
+	mutex_unlock(&dst->policy_mutex);
+unlock:
+	unlock_two_nondirectories(in, out);
+	if (r == -ENOMEM && dmm_used(dst) >= dmm_max(dst))
+		r = -ENOSPC;
+	return r ?: len;
+}
