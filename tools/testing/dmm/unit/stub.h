@@ -13,6 +13,8 @@
 
 typedef uint64_t u64;
 typedef uint32_t u32;
+typedef uint16_t u16;
+typedef uint8_t u8;
 typedef int64_t s64;
 typedef unsigned long pgoff_t;
 
@@ -42,6 +44,10 @@ struct page;
 	_x op _y ? _x : _y; })
 #define min(x, y)	__cmp(x, y, <)
 #define max(x, y)	__cmp(x, y, >)
+
+#define __percpu
+#define READ_ONCE(x)		(x)
+#define this_cpu_add(var, n)	((var) += (n))
 
 #define fallthrough	__attribute__((__fallthrough__))
 
