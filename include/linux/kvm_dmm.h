@@ -163,9 +163,10 @@ struct kvm_dmm_around {
  *	Mandatory with @fetch.
  * @dup_token: The file of @policy is cloned to that of @to, or a shared frame
  *	goes out for all its users: store in @new a token by which @to, which is
- *	the same policy of this or another pool, finds the content of @token, too.  Each is then fetched or freed for itself; they may be the
- *	same number.  May sleep; allocate with GFP_NOIO.  The entry is busy.  0,
- *	or -errno: the clone fetches the content, the user keeps the frame, as
+ *	the same policy of this or another pool, finds the content of @token,
+ *	too.  Each is then fetched or freed for itself; they may be the same
+ *	number.  May sleep; allocate with GFP_NOIO.  The entry is busy.  0, or
+ *	-errno: the clone fetches the content, the user keeps the frame, as
  *	without the op.
  * @lookup: Say which shared frame has the content of @token, if any is known:
  *	the core takes it without reading anything, for accesses that read.
@@ -306,6 +307,8 @@ void kvm_dmm_unregister_policy(struct kvm_dmm_policy_ops *ops);
 
 unsigned long kvm_dmm_pool_ino(struct kvm_dmm_pool *pool);
 unsigned long kvm_dmm_pool_pages(struct kvm_dmm_pool *pool);
+void kvm_dmm_pool_domain(struct kvm_dmm_pool *pool, char *domain);
+bool kvm_dmm_short(struct kvm_dmm_pool *pool);
 void kvm_dmm_notify(struct kvm_dmm_policy *policy, const char *name);
 void kvm_dmm_charge_compressed(struct kvm_dmm_pool *pool, long bytes);
 
@@ -338,10 +341,14 @@ void kvm_dmm_batch_end(struct kvm_dmm_batch *batch);
 struct kvm_dmm_shared *kvm_dmm_shared_get(struct kvm_dmm_shared *shared);
 void kvm_dmm_shared_put(struct kvm_dmm_shared *shared);
 bool kvm_dmm_shared_alive(struct kvm_dmm_shared *shared);
+void kvm_dmm_shared_always_copy(struct kvm_dmm_shared *shared);
 int kvm_dmm_unshare(struct kvm_dmm_pool *pool);
 
 enum kvm_dmm_kind kvm_dmm_peek(struct kvm_dmm_pool *pool, pgoff_t index,
 			       bool *write_protected);
+bool kvm_dmm_frames(struct kvm_dmm_pool *pool, pgoff_t base,
+		    unsigned long *frames, unsigned long *written,
+		    bool *block);
 int kvm_dmm_fetch(struct kvm_dmm_pool *pool, pgoff_t index);
 bool kvm_dmm_can_make_block(struct kvm_dmm_pool *pool, pgoff_t base);
 int kvm_dmm_make_block(struct kvm_dmm_pool *pool, pgoff_t base);

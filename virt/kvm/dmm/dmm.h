@@ -374,7 +374,7 @@ struct page *dmm_shared_join(struct kvm_dmm_shared *shared,
 			     bool clone);
 int dmm_shared_matches(struct kvm_dmm_shared *shared, struct page *page);
 bool dmm_shared_take_over(struct kvm_dmm_pool *pool, struct page *page);
-bool dmm_shared_charged(struct kvm_dmm_pool *pool, struct page *page);
+bool dmm_shared_makes_room(struct kvm_dmm_pool *pool, struct page *page);
 void dmm_shared_leave(struct kvm_dmm_pool *pool, pgoff_t index,
 		      struct page *page);
 void dmm_light_lock(struct kvm_dmm_pool *pool);

@@ -220,8 +220,8 @@ static int dmm_fault_cow(struct dmm_fault *fault, struct page **pagep)
 		*pagep = shared;
 		return 0;
 	}
-	/* The copy takes the place of what is charged then to another user. */
-	if (dmm_shared_charged(fault->pool, shared))
+	/* What leaving gives back is what the copy takes. */
+	if (dmm_shared_makes_room(fault->pool, shared))
 		flags = DMM_FORCE;
 	dmm_unlock(fault->region, fault->entry, fault->e);
 

@@ -191,6 +191,50 @@ enum kvm_dmm_kind kvm_dmm_peek(struct kvm_dmm_pool *pool, pgoff_t index,
 }
 EXPORT_SYMBOL_GPL(kvm_dmm_peek);
 
+/**
+ * kvm_dmm_frames - look at the frames of a region
+ * @pool: the pool
+ * @base: page offset of the region
+ * @frames: out: KVM_DMM_REGION_PAGES bits, set for entries with a frame of their
+ *	own
+ * @written: out: of these, those that may have been written since they were
+ *	protected
+ * @block: out: the region is mapped as 2 MiB, or may be
+ *
+ * As kvm_dmm_peek(), for a whole region at once.
+ *
+ * Context: Any.
+ * Return: False if nothing in the region was ever touched.
+ */
+bool kvm_dmm_frames(struct kvm_dmm_pool *pool, pgoff_t base,
+		    unsigned long *frames, unsigned long *written, bool *block)
+{
+	struct kvm_dmm_region *region = dmm_region(pool, base);
+	unsigned int word, bit;
+
+	if (!region)
+		return false;
+	for (word = 0; word < BITS_TO_LONGS(KVM_DMM_REGION_PAGES); word++) {
+		u64 *entry = &region->entry[word * BITS_PER_LONG];
+		unsigned long f = 0, w = 0;
+
+		for (bit = 0; bit < BITS_PER_LONG; bit++) {
+			u64 e = READ_ONCE(entry[bit]);
+			unsigned long frame = dmm_kind(e) == KVM_DMM_FRAME;
+
+			f |= frame << bit;
+			w |= (frame & !(e & DMM_WP)) << bit;
+		}
+		frames[word] = f;
+		written[word] = w;
+	}
+	/* Pairs with the release that sets the block. */
+	*block = smp_load_acquire(&region->block) &&
+		 !atomic_read(&region->deviants);
+	return true;
+}
+EXPORT_SYMBOL_GPL(kvm_dmm_frames);
+
 int kvm_dmm_map_init(void)
 {
 	dmm_region_cache = KMEM_CACHE(kvm_dmm_region, SLAB_ACCOUNT);

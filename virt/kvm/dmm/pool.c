@@ -418,6 +418,40 @@ int dmm_set_domain(struct kvm_dmm_pool *pool, const char *domain)
 	return r;
 }
 
+/**
+ * kvm_dmm_pool_domain - the sharing domain of a pool
+ * @pool: the pool
+ * @domain: out: KVM_DMM_NAME_MAX + 1 characters; "": none but itself
+ *
+ * Context: Any.
+ */
+void kvm_dmm_pool_domain(struct kvm_dmm_pool *pool, char *domain)
+{
+	spin_lock(&dmm_names_lock);
+	memcpy(domain, pool->domain, sizeof(pool->domain));
+	spin_unlock(&dmm_names_lock);
+}
+EXPORT_SYMBOL_GPL(kvm_dmm_pool_domain);
+
+/**
+ * kvm_dmm_short - is memory short, for a pool or for the host?
+ * @pool: the pool
+ *
+ * Context: Any.
+ * Return: True if the pool is close to its limit, or the host has less than
+ *	1/16 of its memory left.
+ */
+bool kvm_dmm_short(struct kvm_dmm_pool *pool)
+{
+	unsigned long max = dmm_max(pool);
+
+	if (READ_ONCE(pool->max) != ULONG_MAX &&
+	    dmm_used(pool) > max - dmm_margin(max))
+		return true;
+	return si_mem_available() < totalram_pages() / 16;
+}
+EXPORT_SYMBOL_GPL(kvm_dmm_short);
+
 /* Memory that pressure from others may take out of a pool. */
 static unsigned long dmm_pool_spare(struct kvm_dmm_pool *pool)
 {

@@ -45,6 +45,7 @@ struct dmm_family {
  * @index: see @nr_kin
  * @charged: the pool that is charged for the frame, one of the users'
  * @mixed: has users in different domains, by cloning: nobody may join
+ * @copy: a write copies, for the last user, too
  *
  * A user is added by who owns the entry that becomes one, and removed only by
  * the owner of its entry.  A handle keeps this structure, not the frame.
@@ -60,6 +61,7 @@ struct kvm_dmm_shared {
 	pgoff_t index;
 	struct kvm_dmm_pool *charged;
 	bool mixed;
+	bool copy;
 };
 
 struct dmm_user {
@@ -72,7 +74,7 @@ struct dmm_user {
  * Users of one frame at most: each may be in the page tables of many processes,
  * and the reference count of a page has 31 bits.
  */
-#define DMM_MAX_USERS	(1U << 16)
+#define DMM_MAX_USERS	BIT(16)
 
 static struct kmem_cache *dmm_shared_cache;
 static struct kmem_cache *dmm_user_cache;
@@ -214,16 +216,20 @@ static bool dmm_may_join(struct kvm_dmm_shared *shared,
 	return ok;
 }
 
-/* Bytes of two pages that nobody can write. */
+/* Two pages that nobody can write.  Four words at once: most are equal. */
 static bool dmm_same_content(struct page *a, struct page *b)
 {
-	void *ka = kmap_local_page(a);
-	void *kb = kmap_local_page(b);
-	bool same = !memcmp(ka, kb, PAGE_SIZE);
+	u64 *ka = kmap_local_page(a);
+	u64 *kb = kmap_local_page(b);
+	unsigned int i;
 
+	for (i = 0; i < PAGE_SIZE / sizeof(*ka); i += 4)
+		if ((ka[i] ^ kb[i]) | (ka[i + 1] ^ kb[i + 1]) |
+		    (ka[i + 2] ^ kb[i + 2]) | (ka[i + 3] ^ kb[i + 3]))
+			break;
 	kunmap_local(kb);
 	kunmap_local(ka);
-	return same;
+	return i == PAGE_SIZE / sizeof(*ka);
 }
 
 /**
@@ -291,6 +297,23 @@ bool kvm_dmm_shared_alive(struct kvm_dmm_shared *shared)
 	return READ_ONCE(shared->page);
 }
 EXPORT_SYMBOL_GPL(kvm_dmm_shared_alive);
+
+/**
+ * kvm_dmm_shared_always_copy - let writes to a shared frame take the same time
+ * @shared: the handle
+ *
+ * From now on the last user copies, too, instead of taking the frame over: the
+ * time that a write takes does not tell whether anybody else has the content.
+ *
+ * Context: Any.
+ */
+void kvm_dmm_shared_always_copy(struct kvm_dmm_shared *shared)
+{
+	spin_lock(&shared->lock);
+	shared->copy = true;
+	spin_unlock(&shared->lock);
+}
+EXPORT_SYMBOL_GPL(kvm_dmm_shared_always_copy);
 
 /*
  * The frame of a handle, with a reference, or NULL.  The reference keeps the
@@ -580,7 +603,7 @@ bool dmm_shared_take_over(struct kvm_dmm_pool *pool, struct page *page)
 	struct kvm_dmm_shared *shared = dmm_shared_lock(pool, page);
 	unsigned long nr = shared ? shared->nr : page->index;
 
-	if (nr > 1 ||
+	if (nr > 1 || (shared && shared->copy) ||
 	    page_count(page) != 1 + folio_mapcount(page_folio(page))) {
 		dmm_shared_unlock(pool, shared);
 		return false;
@@ -601,23 +624,6 @@ bool dmm_shared_take_over(struct kvm_dmm_pool *pool, struct page *page)
 	return true;
 }
 
-/**
- * dmm_shared_charged - is a pool charged for a shared frame?
- * @pool: the pool
- * @page: the frame, of a busy entry of @pool
- *
- * Return: True if so.
- */
-bool dmm_shared_charged(struct kvm_dmm_pool *pool, struct page *page)
-{
-	struct kvm_dmm_shared *shared = dmm_shared_lock(pool, page);
-	struct kvm_dmm_pool *charged;
-
-	charged = shared ? shared->charged : dmm_light_charged(page);
-	dmm_shared_unlock(pool, shared);
-	return charged == pool;
-}
-
 /* The entry at @index is busy and no user of what it has any more. */
 static void dmm_clear_entry(struct kvm_dmm_pool *pool, pgoff_t index)
 {
@@ -629,43 +635,72 @@ static void dmm_clear_entry(struct kvm_dmm_pool *pool, pgoff_t index)
 		;
 }
 
-/* A member of @family whose entry at @index uses the frame. */
+/* A member of @family but @pool whose entry at @index uses the frame. */
 static struct kvm_dmm_pool *dmm_find_kin(struct dmm_family *family,
+					 struct kvm_dmm_pool *pool,
 					 pgoff_t index, struct page *page)
 {
 	struct kvm_dmm_region *region;
-	struct kvm_dmm_pool *pool;
+	struct kvm_dmm_pool *kin;
 	u64 e;
 
 	lockdep_assert_held(&family->lock);
-	list_for_each_entry(pool, &family->pools, kin) {
-		region = dmm_region(pool, index);
+	list_for_each_entry(kin, &family->pools, kin) {
+		region = kin == pool ? NULL : dmm_region(kin, index);
 		if (!region)
 			continue;
 		e = READ_ONCE(*dmm_entry(region, index));
 		if (dmm_kind(e) == KVM_DMM_SHARED && dmm_page(e) == page)
-			return pool;
+			return kin;
 	}
-	WARN_ON_ONCE(1);
 	return NULL;
 }
 
 /*
- * Another user that can be charged.  A user leaves under the lock by which it
- * is found, so its pool stays until it is charged.
+ * Another pool that uses the frame and can be charged for it, or NULL.  A user
+ * leaves under the lock by which it is found, so its pool stays until then.
  */
-static struct kvm_dmm_pool *dmm_find_heir(struct kvm_dmm_shared *shared)
+static struct kvm_dmm_pool *dmm_find_heir(struct kvm_dmm_shared *shared,
+					  struct kvm_dmm_pool *pool)
 {
 	struct rb_node *first = rb_first(&shared->users);
+	struct rb_node *last = rb_last(&shared->users);
 	struct kvm_dmm_pool *heir;
 
 	lockdep_assert_held(&shared->lock);
-	if (first)
+	/* The tree is in the order of pools. */
+	if (first && rb_entry(first, struct dmm_user, node)->pool != pool)
 		return rb_entry(first, struct dmm_user, node)->pool;
+	if (last && rb_entry(last, struct dmm_user, node)->pool != pool)
+		return rb_entry(last, struct dmm_user, node)->pool;
+	if (!shared->nr_kin)
+		return NULL;
 	spin_lock(&shared->family->lock);
-	heir = dmm_find_kin(shared->family, shared->index, shared->page);
+	heir = dmm_find_kin(shared->family, pool, shared->index, shared->page);
 	spin_unlock(&shared->family->lock);
 	return heir;
+}
+
+/**
+ * dmm_shared_makes_room - does it make room for a copy to leave a frame?
+ * @pool: the pool
+ * @page: the frame, of a busy entry of @pool
+ *
+ * Return: True if @pool is charged for the frame, and either is the last user
+ *	or shares it with another pool, which is charged then.
+ */
+bool dmm_shared_makes_room(struct kvm_dmm_pool *pool, struct page *page)
+{
+	struct kvm_dmm_shared *shared = dmm_shared_lock(pool, page);
+	bool room;
+
+	if (shared)
+		room = shared->charged == pool &&
+		       (shared->nr == 1 || dmm_find_heir(shared, pool));
+	else
+		room = dmm_light_charged(page) == pool;
+	dmm_shared_unlock(pool, shared);
+	return room;
 }
 
 /**
@@ -679,9 +714,9 @@ void dmm_shared_leave(struct kvm_dmm_pool *pool, pgoff_t index,
 		      struct page *page)
 {
 	struct kvm_dmm_shared *shared = dmm_shared_lock(pool, page);
-	struct kvm_dmm_pool *charged, *heir = NULL;
+	struct kvm_dmm_pool *heir = NULL;
 	struct dmm_user *user = NULL;
-	bool last;
+	bool last, charged;
 
 	dmm_clear_entry(pool, index);
 	if (shared) {
@@ -691,18 +726,20 @@ void dmm_shared_leave(struct kvm_dmm_pool *pool, pgoff_t index,
 		else
 			WARN_ON_ONCE(!shared->nr_kin--);
 		last = !--shared->nr;
-		charged = shared->charged;
-		if (!last && charged == pool)
-			heir = dmm_find_heir(shared);
+		charged = shared->charged == pool;
+		if (charged && !last)
+			heir = dmm_find_heir(shared, pool);
 		if (heir)
 			shared->charged = heir;
 		if (last)
 			shared->page = NULL;
 	} else {
 		last = !--page->index;
-		charged = dmm_light_charged(page);
-		if (!last && charged == pool)
-			heir = dmm_find_kin(pool->family, index, page);
+		charged = dmm_light_charged(page) == pool;
+		if (charged && !last) {
+			heir = dmm_find_kin(pool->family, pool, index, page);
+			WARN_ON_ONCE(!heir);
+		}
 		if (heir)
 			set_page_private(page, (unsigned long)heir | DMM_LIGHT);
 	}
@@ -712,7 +749,8 @@ void dmm_shared_leave(struct kvm_dmm_pool *pool, pgoff_t index,
 
 	atomic_long_dec(&pool->nr_shared);
 	dmm_user_free(user);
-	if (charged == pool)
+	/* Without an heir the pool uses it at another offset. */
+	if (charged && (heir || last))
 		dmm_uncharge(pool, 1);
 	if (last) {
 		dmm_frame_disown(page);
