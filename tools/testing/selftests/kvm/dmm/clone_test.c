@@ -53,7 +53,7 @@ static int reflink(struct dmm_mem *to, struct dmm_mem *from)
 }
 
 static int reflink_range(struct dmm_mem *to, uint64_t to_offset,
-		       struct dmm_mem *from, uint64_t offset, uint64_t len)
+			 struct dmm_mem *from, uint64_t offset, uint64_t len)
 {
 	struct file_clone_range range = {
 		.src_fd = from->fd,
@@ -189,7 +189,7 @@ DMM_TEST(clone, ranges)
 	dmm_fill(self->mem.hva, 0, PAGES, 1);
 	/* Shifted by a page, and within one file. */
 	ASSERT_EQ(0, reflink_range(&copy, 0, &self->mem, 5 * DMM_PAGE,
-				 700 * DMM_PAGE));
+				   700 * DMM_PAGE));
 	EXPECT_EQ(0, dmm_bad_pages(copy.hva, 5, 700, 1));
 	EXPECT_EQ(0, dmm_nonzero_pages(page(&copy, 700), PAGES - 700));
 	ASSERT_EQ(0, reflink_range(&copy, SIZE / 2, &copy, 0, 700 * DMM_PAGE));

@@ -1,0 +1,366 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * The share policy: equal pages become one page, and stay what they are.
+ */
+#include <sys/uio.h>
+
+#include "dmm_util.h"
+#include "kselftest_harness.h"
+
+#define SIZE	(8UL << 20)
+#define PAGES	(SIZE / DMM_PAGE)
+#define WORDS	(DMM_PAGE / 8)
+#define PUNCH	(FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE)
+
+FIXTURE(sharing) {
+	struct dmm_guest *guest;
+	struct dmm_mem mem;
+};
+
+static void share_on(struct dmm_mem *mem)
+{
+	TEST_ASSERT(!dmm_pool_set(mem->ino, "policies", "+share"),
+		    "The share policy cannot be attached");
+	dmm_pool_set(mem->ino, "share/full_scan_seconds", "0");
+	dmm_pool_set(mem->ino, "share/max_cpu_percent", "100");
+}
+
+FIXTURE_SETUP(sharing)
+{
+	if (!dmm_policy_loaded("share"))
+		SKIP(return, "no policy share");
+	self->mem = dmm_mem_create(SIZE);
+	share_on(&self->mem);
+	self->guest = dmm_guest_create(2);
+	dmm_guest_add_mem(self->guest, &self->mem);
+}
+
+FIXTURE_TEARDOWN(sharing)
+{
+	dmm_guest_free(self->guest);
+	dmm_mem_free(&self->mem);
+}
+
+static uint64_t resident(struct dmm_mem *mem)
+{
+	return dmm_pool_get(mem->ino, "resident_bytes");
+}
+
+static uint64_t shared(struct dmm_mem *mem)
+{
+	return dmm_pool_get(mem->ino, "shared_bytes");
+}
+
+static uint64_t count(struct dmm_mem *mem, const char *name)
+{
+	char file[64];
+
+	snprintf(file, sizeof(file), "share/stats/%s", name);
+	return dmm_pool_get(mem->ino, file);
+}
+
+static uint64_t *page(struct dmm_mem *mem, uint64_t index)
+{
+	return mem->hva + index * DMM_PAGE;
+}
+
+/* Let @n whole passes begin and end. */
+static void passes(struct dmm_mem *mem, unsigned int n)
+{
+	uint64_t until = count(mem, "passes") + n + 1;
+	int tries;
+
+	for (tries = 0; tries < 30000; tries++) {
+		if (count(mem, "passes") >= until)
+			return;
+		usleep(10000);
+	}
+	TEST_FAIL("The share policy makes no passes");
+}
+
+/* @n pages with one of @kinds contents each. */
+static void same_content(struct dmm_mem *mem, uint64_t first, uint64_t n,
+			 uint64_t kinds)
+{
+	uint64_t i;
+
+	for (i = 0; i < n; i++)
+		dmm_fill(page(mem, first + i), i % kinds, 1, 1);
+}
+
+static uint64_t bad_content(struct dmm_mem *mem, uint64_t first, uint64_t n,
+			    uint64_t kinds)
+{
+	uint64_t i, bad = 0;
+
+	for (i = 0; i < n; i++)
+		bad += dmm_bad_pages(page(mem, first + i), i % kinds, 1, 1);
+	return bad;
+}
+
+/* Equal pages in one pool; what differs stays alone. */
+DMM_TEST(sharing, one_pool)
+{
+	same_content(&self->mem, 0, 1000, 10);
+	dmm_fill(page(&self->mem, 1000), 1000, 100, 2);
+	memset(page(&self->mem, 1100), 0, 50 * DMM_PAGE);
+	dmm_guest_nonzero_pages(self->guest, DMM_GPA, PAGES);
+	passes(&self->mem, 2);
+	EXPECT_EQ(110 * DMM_PAGE, resident(&self->mem));
+	EXPECT_EQ(1000 * DMM_PAGE, shared(&self->mem));
+	EXPECT_EQ(990, count(&self->mem, "merged"));
+	EXPECT_EQ(50, count(&self->mem, "zero"));
+	EXPECT_EQ(0, bad_content(&self->mem, 0, 1000, 10));
+	EXPECT_EQ(0, dmm_bad_pages(page(&self->mem, 1000), 1000, 100, 2));
+	EXPECT_EQ(1100, dmm_guest_nonzero_pages(self->guest, DMM_GPA, PAGES));
+	EXPECT_EQ(*page(&self->mem, 3),
+		  dmm_guest_peek(self->guest, DMM_GPA + 993 * DMM_PAGE));
+}
+
+/* What has been hashed is not looked at again until it is written. */
+DMM_TEST(sharing, looks_once)
+{
+	uint64_t hashed;
+
+	dmm_guest_fill(self->guest, DMM_GPA, PAGES, 1);
+	passes(&self->mem, 1);
+	hashed = count(&self->mem, "hashed");
+	EXPECT_LE(PAGES, hashed);
+	passes(&self->mem, 3);
+	EXPECT_EQ(hashed, count(&self->mem, "hashed"));
+	EXPECT_EQ(0, dmm_guest_bad_pages(self->guest, DMM_GPA, PAGES, 1));
+	passes(&self->mem, 1);
+	EXPECT_EQ(hashed, count(&self->mem, "hashed"));
+
+	/* Written by the guest and by the host. */
+	dmm_guest_fill(self->guest, DMM_GPA, 5, 2);
+	dmm_fill(page(&self->mem, 700), 700, 5, 2);
+	passes(&self->mem, 16);
+	EXPECT_EQ(hashed + 10, count(&self->mem, "hashed"));
+	EXPECT_EQ(0, shared(&self->mem));
+}
+
+/* Guests and hosts write to what was merged. */
+DMM_TEST(sharing, writes)
+{
+	uint64_t value = 9, i;
+
+	same_content(&self->mem, 0, 900, 1);
+	passes(&self->mem, 2);
+	EXPECT_EQ(DMM_PAGE, resident(&self->mem));
+	ASSERT_EQ(0, dmm_pool_set(self->mem.ino, "share/run", "0"));
+	dmm_guest_fill(self->guest, DMM_GPA, 300, 2);
+	dmm_fill(page(&self->mem, 300), 300, 300, 2);
+	ASSERT_EQ(8, pwrite(self->mem.fd, &value, 8, 600 * DMM_PAGE));
+	EXPECT_EQ(0, dmm_bad_pages(page(&self->mem, 0), 0, 600, 2));
+	EXPECT_EQ(9, *page(&self->mem, 600));
+	EXPECT_EQ(0, bad_content(&self->mem, 601, 299, 1));
+	EXPECT_EQ(602 * DMM_PAGE, resident(&self->mem));
+
+	/* And are found again. */
+	for (i = 0; i < 601; i++)
+		memcpy(page(&self->mem, i), page(&self->mem, 700), DMM_PAGE);
+	ASSERT_EQ(0, dmm_pool_set(self->mem.ino, "share/run", "1"));
+	passes(&self->mem, 6);
+	EXPECT_EQ(DMM_PAGE, resident(&self->mem));
+	EXPECT_EQ(0, bad_content(&self->mem, 0, 900, 1));
+}
+
+/* Only pools of one domain, and no longer than they are in it. */
+DMM_TEST(sharing, domains)
+{
+	struct dmm_mem other = dmm_mem_create(SIZE);
+
+	share_on(&other);
+	same_content(&self->mem, 0, 600, 600);
+	same_content(&other, 100, 600, 600);
+	passes(&self->mem, 2);
+	passes(&other, 2);
+	EXPECT_EQ(0, shared(&self->mem));
+	EXPECT_EQ(0, shared(&other));
+
+	ASSERT_EQ(0, dmm_pool_set(self->mem.ino, "domain", "one"));
+	ASSERT_EQ(0, dmm_pool_set(other.ino, "domain", "one"));
+	passes(&self->mem, 2);
+	passes(&other, 2);
+	EXPECT_EQ(600 * DMM_PAGE, resident(&self->mem) + resident(&other));
+	EXPECT_EQ(600 * DMM_PAGE, shared(&other));
+	EXPECT_EQ(0, bad_content(&self->mem, 0, 600, 600));
+	EXPECT_EQ(0, bad_content(&other, 100, 600, 600));
+
+	ASSERT_EQ(0, dmm_pool_set(other.ino, "domain", "two"));
+	passes(&other, 2);
+	EXPECT_EQ(0, shared(&other));
+	EXPECT_EQ(600 * DMM_PAGE, resident(&other));
+	EXPECT_EQ(600 * DMM_PAGE, resident(&self->mem));
+	EXPECT_EQ(0, bad_content(&other, 100, 600, 600));
+	dmm_mem_free(&other);
+}
+
+DMM_TEST(sharing, unmerge)
+{
+	same_content(&self->mem, 0, PAGES, 4);
+	passes(&self->mem, 2);
+	EXPECT_EQ(4 * DMM_PAGE, resident(&self->mem));
+	ASSERT_EQ(0, dmm_pool_set_bytes(self->mem.ino, "max_bytes", SIZE / 2));
+	EXPECT_EQ(-ENOSPC, dmm_pool_set(self->mem.ino, "share/unmerge", "1"));
+	EXPECT_EQ(0, bad_content(&self->mem, 0, PAGES, 4));
+	ASSERT_EQ(0, dmm_pool_set_bytes(self->mem.ino, "max_bytes", SIZE));
+	EXPECT_EQ(-EINVAL, dmm_pool_set(self->mem.ino, "share/unmerge", "0"));
+	ASSERT_EQ(0, dmm_pool_set(self->mem.ino, "share/unmerge", "1"));
+	EXPECT_EQ(0, shared(&self->mem));
+	EXPECT_EQ(SIZE, resident(&self->mem));
+	usleep(200000);
+	EXPECT_EQ(0, shared(&self->mem));
+	EXPECT_EQ(0, bad_content(&self->mem, 0, PAGES, 4));
+	/* On again. */
+	ASSERT_EQ(0, dmm_pool_set(self->mem.ino, "share/run", "1"));
+	passes(&self->mem, 2);
+	EXPECT_EQ(4 * DMM_PAGE, resident(&self->mem));
+	EXPECT_EQ(0, bad_content(&self->mem, 0, PAGES, 4));
+}
+
+DMM_TEST(sharing, blocks)
+{
+	ASSERT_EQ(0, dmm_pool_set(self->mem.ino, "share/break_blocks", "never"));
+	ASSERT_EQ(0, fallocate(self->mem.fd, 0, 0, SIZE));
+	same_content(&self->mem, 0, PAGES, 4);
+	passes(&self->mem, 2);
+	EXPECT_EQ(SIZE, dmm_pool_get(self->mem.ino, "huge_bytes"));
+	EXPECT_EQ(0, shared(&self->mem));
+	ASSERT_EQ(0, dmm_pool_set(self->mem.ino, "share/break_blocks",
+				  "pressure"));
+	passes(&self->mem, 2);
+	EXPECT_EQ(SIZE, dmm_pool_get(self->mem.ino, "huge_bytes"));
+	ASSERT_EQ(0, dmm_pool_set(self->mem.ino, "share/break_blocks",
+				  "always"));
+	passes(&self->mem, 2);
+	EXPECT_EQ(4 * DMM_PAGE, resident(&self->mem));
+	EXPECT_EQ(0, bad_content(&self->mem, 0, PAGES, 4));
+}
+
+/* A page that somebody holds is left alone, and found later. */
+DMM_TEST(sharing, held_page)
+{
+	char *buf = malloc(DMM_PAGE);
+	struct iovec iov;
+	int fds[2];
+
+	ASSERT_NE(NULL, buf);
+	ASSERT_EQ(0, pipe(fds));
+	ASSERT_EQ(0, dmm_pool_set(self->mem.ino, "share/run", "0"));
+	same_content(&self->mem, 0, 20, 1);
+	iov = (struct iovec) { page(&self->mem, 7), DMM_PAGE };
+	ASSERT_EQ(DMM_PAGE, vmsplice(fds[1], &iov, 1, 0));
+	ASSERT_EQ(0, dmm_pool_set(self->mem.ino, "share/run", "1"));
+	passes(&self->mem, 2);
+	EXPECT_EQ(2 * DMM_PAGE, resident(&self->mem));
+	ASSERT_EQ(DMM_PAGE, read(fds[0], buf, DMM_PAGE));
+	passes(&self->mem, 2);
+	EXPECT_EQ(DMM_PAGE, resident(&self->mem));
+	EXPECT_EQ(0, bad_content(&self->mem, 0, 20, 1));
+	free(buf);
+}
+
+/* Both vCPUs count in memory that is the same again and again. */
+DMM_TEST(sharing, under_load)
+{
+	uint64_t round, i;
+
+	dmm_guest_start(self->guest, 0, DMM_OP_COUNT, DMM_GPA, 300, 0);
+	dmm_guest_start(self->guest, 1, DMM_OP_COUNT,
+			DMM_GPA + 600 * DMM_PAGE, 300, 0);
+	dmm_guest_wait_rounds(self->guest, 0, 30);
+	dmm_guest_wait_rounds(self->guest, 1, 30);
+	passes(&self->mem, 3);
+	EXPECT_EQ(0, dmm_guest_stop(self->guest, 0));
+	EXPECT_EQ(0, dmm_guest_stop(self->guest, 1));
+	EXPECT_EQ(0, self->guest->cpu[0].cmd->result);
+	EXPECT_EQ(0, self->guest->cpu[1].cmd->result);
+	round = self->guest->cpu[0].cmd->rounds;
+	for (i = 0; i < 300; i++) {
+		ASSERT_EQ(round, page(&self->mem, i)[0]);
+		ASSERT_EQ(round, page(&self->mem, i)[WORDS - 1]);
+	}
+	/* Each has one content now, if each was not given up as changing. */
+	passes(&self->mem, 130);
+	EXPECT_GE(20 * DMM_PAGE, resident(&self->mem));
+	EXPECT_NE(0, count(&self->mem, "merged"));
+}
+
+/* A frame with more users than any single pool has pages here. */
+DMM_TEST(sharing, ten_thousand)
+{
+	const uint64_t size = 48UL << 20, pages = size / DMM_PAGE;
+	struct dmm_mem mem = dmm_mem_create(size);
+	uint64_t i;
+
+	share_on(&mem);
+	same_content(&mem, 0, pages, 1);
+	passes(&mem, 2);
+	EXPECT_EQ(DMM_PAGE, resident(&mem));
+	EXPECT_EQ(size, shared(&mem));
+	ASSERT_EQ(0, dmm_pool_set(mem.ino, "share/run", "0"));
+	for (i = 0; i < pages; i++)
+		*page(&mem, i) = i;
+	EXPECT_EQ(size, resident(&mem));
+	EXPECT_EQ(0, shared(&mem));
+	for (i = 0; i < pages; i++) {
+		ASSERT_EQ(i, *page(&mem, i));
+		ASSERT_EQ(page(&mem, 0)[1], page(&mem, i)[1]);
+	}
+	dmm_mem_free(&mem);
+}
+
+/* Nobody can tell by how a write is done whether a page is shared. */
+DMM_TEST(sharing, timing_safe)
+{
+	uint64_t take_over, cow;
+
+	ASSERT_EQ(0, dmm_pool_set(self->mem.ino, "share/run", "0"));
+	ASSERT_EQ(0, dmm_pool_set(self->mem.ino, "share/timing_safe", "1"));
+	same_content(&self->mem, 0, 20, 1);
+	dmm_fill(page(&self->mem, 600), 600, 20, 2);
+	ASSERT_EQ(0, dmm_pool_set(self->mem.ino, "share/run", "1"));
+	passes(&self->mem, 2);
+	ASSERT_EQ(0, dmm_pool_set(self->mem.ino, "share/run", "0"));
+	EXPECT_EQ(40 * DMM_PAGE, shared(&self->mem));
+	EXPECT_EQ(21 * DMM_PAGE, resident(&self->mem));
+	take_over = dmm_pool_get(self->mem.ino, "stats/take_over");
+	cow = dmm_pool_get(self->mem.ino, "stats/cow");
+	dmm_guest_fill(self->guest, DMM_GPA, 20, 3);
+	dmm_guest_fill(self->guest, DMM_GPA + 600 * DMM_PAGE, 20, 3);
+	EXPECT_EQ(take_over, dmm_pool_get(self->mem.ino, "stats/take_over"));
+	EXPECT_EQ(cow + 40, dmm_pool_get(self->mem.ino, "stats/cow"));
+	EXPECT_EQ(0, dmm_guest_bad_pages(self->guest, DMM_GPA, 20, 3));
+	EXPECT_EQ(40 * DMM_PAGE, resident(&self->mem));
+}
+
+/* The policy goes while it works, and while others wait for its pages. */
+DMM_TEST(sharing, detach)
+{
+	struct dmm_mem other = dmm_mem_create(SIZE);
+	int i;
+
+	ASSERT_EQ(0, dmm_pool_set(self->mem.ino, "domain", "one"));
+	ASSERT_EQ(0, dmm_pool_set(other.ino, "domain", "one"));
+	same_content(&self->mem, 0, PAGES, 700);
+	same_content(&other, 0, PAGES, 700);
+	share_on(&other);
+	for (i = 0; i < 5; i++) {
+		usleep(20000);
+		ASSERT_EQ(0, dmm_pool_set(self->mem.ino, "policies", "-share"));
+		ASSERT_EQ(0, bad_content(&self->mem, 0, PAGES, 700));
+		share_on(&self->mem);
+	}
+	passes(&self->mem, 2);
+	EXPECT_EQ(700 * DMM_PAGE, resident(&self->mem) + resident(&other));
+	ASSERT_EQ(0, dmm_pool_set(self->mem.ino, "policies", "-share"));
+	EXPECT_EQ(0, bad_content(&self->mem, 0, PAGES, 700));
+	EXPECT_EQ(0, bad_content(&other, 0, PAGES, 700));
+	dmm_mem_free(&other);
+	EXPECT_EQ(0, bad_content(&self->mem, 0, PAGES, 700));
+	EXPECT_EQ(700 * DMM_PAGE, resident(&self->mem));
+}
+
+TEST_HARNESS_MAIN

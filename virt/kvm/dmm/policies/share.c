@@ -1,0 +1,551 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * Dynamic memory mapping: the share policy.  Equal pages become one page.
+ *
+ * A thread for each pool goes over its memory, 2 MiB at a time.  Pages that may
+ * have been written since the last time are write-protected and hashed; the
+ * core tells the others by a look at the map.  A hash that the index knows means
+ * that two pages may be equal: the core compares them, out of all page tables,
+ * before they become one.
+ */
+#include <linux/delay.h>
+#include <linux/freezer.h>
+#include <linux/kernel.h>
+#include <linux/kthread.h>
+#include <linux/kvm_dmm.h>
+#include <linux/module.h>
+#include <linux/sched.h>
+#include <linux/slab.h>
+#include <linux/xarray.h>
+
+#include "share.h"
+#include "share_index.h"
+
+/* Pages whose entries are busy at once, while they are hashed or compared. */
+#define SHARE_BATCH	32
+
+/* How long a thread rests between two passes at least, in ms. */
+#define SHARE_PAUSE	20
+
+enum {
+	SHARE_RUN,		/* look for equal pages */
+	SHARE_PAGES_PER_SECOND,	/* look at no more, 0: no limit */
+	SHARE_MAX_CPU_PERCENT,	/* of one CPU */
+	SHARE_FULL_SCAN_SECONDS,	/* what a pass shall take, 0: no matter */
+	SHARE_BREAK_BLOCKS,	/* share pages of 2 MiB blocks */
+	SHARE_TIMING_SAFE,	/* a write does not tell who shares */
+};
+
+enum { SHARE_BREAK_NEVER, SHARE_BREAK_PRESSURE, SHARE_BREAK_ALWAYS };
+
+static const char *const share_break[] = { "never", "pressure", "always", NULL };
+
+#define SHARE_COUNTERS(C)						\
+	C(passes)		/* complete passes */			\
+	C(hashed)		/* pages hashed */			\
+	C(merged)		/* pages that now share a frame */	\
+	C(zero)			/* pages of zeros given up */		\
+	C(brought_back)		/* offered for what was brought back */	\
+	C(skip_changing)	/* left alone: changes often */		\
+	C(skip_block)		/* left alone: in a block of 2 MiB */	\
+	C(reject_busy)		/* somebody holds the page */		\
+	C(reject_differs)	/* same hash, other content */		\
+	C(reject_domain)	/* the domains differ by now */		\
+	C(reject_gone)		/* the frame was gone */		\
+	C(reject_memory)
+
+enum {
+#define SHARE_COUNT_ENUM(name) SHARE_COUNT_##name,
+	SHARE_COUNTERS(SHARE_COUNT_ENUM)
+#undef SHARE_COUNT_ENUM
+};
+
+static const char *const share_counters[] = {
+#define SHARE_COUNT_NAME(name) #name,
+	SHARE_COUNTERS(SHARE_COUNT_NAME)
+#undef SHARE_COUNT_NAME
+	NULL
+};
+
+/**
+ * struct share_region - what is known of 2 MiB
+ * @known: pages whose state says SHARE_KNOWN and no level: nothing to do for
+ *	them as long as they are not written
+ * @state: see share.h
+ * @record: of pages that wait in the index for an equal one
+ */
+struct share_region {
+	DECLARE_BITMAP(known, KVM_DMM_REGION_PAGES);
+	u8 state[KVM_DMM_REGION_PAGES];
+	struct share_record *record[KVM_DMM_REGION_PAGES];
+};
+
+/**
+ * struct share_pool - a pool with this policy
+ * @policy: the policy
+ * @worker: the thread; nobody else touches @regions while it runs
+ * @work_mutex: held by the thread while it works on a region, and to keep it out
+ * @regions: page offset / 512 to struct share_region
+ * @seed: of the domain that the hashes are for
+ * @pass: number of the pass
+ * @stopped: frames were separated: rest until a number is written again
+ */
+struct share_pool {
+	struct kvm_dmm_policy *policy;
+	struct task_struct *worker;
+	struct mutex work_mutex;	/* see above */
+	struct xarray regions;
+	u64 seed;
+	unsigned long pass;
+	bool stopped;
+};
+
+/**
+ * struct share_found - pages of a batch that may share or go
+ * @index: page offset
+ * @hash: of the content
+ * @shared: the handle; NULL: a page of zeros
+ */
+struct share_found {
+	pgoff_t index;
+	u64 hash;
+	struct kvm_dmm_shared *shared;
+};
+
+static void share_count(struct share_pool *share, unsigned int nr)
+{
+	kvm_dmm_policy_count(share->policy, nr, 1);
+}
+
+static struct share_region *share_region(struct share_pool *share, pgoff_t base)
+{
+	unsigned long i = base / KVM_DMM_REGION_PAGES;
+	struct share_region *region = xa_load(&share->regions, i);
+
+	if (region)
+		return region;
+	region = kzalloc(sizeof(*region), GFP_KERNEL);
+	if (region && xa_err(xa_store(&share->regions, i, region, GFP_KERNEL))) {
+		kfree(region);
+		region = NULL;
+	}
+	return region;
+}
+
+/* Forget all that is known: the domain has changed, or the pool goes. */
+static void share_forget_all(struct share_pool *share)
+{
+	struct share_region *region;
+	unsigned int n;
+	unsigned long i;
+
+	xa_for_each(&share->regions, i, region) {
+		for (n = 0; n < KVM_DMM_REGION_PAGES; n++)
+			share_forget(&region->record[n]);
+		xa_erase(&share->regions, i);
+		kfree(region);
+		cond_resched();
+	}
+}
+
+/* The entry at @index is in @batch, its frame in no page table. */
+static void share_join(struct share_pool *share, struct kvm_dmm_batch *batch,
+		       struct share_found *found)
+{
+	struct kvm_dmm_shared *own;
+	struct page *page;
+	int r;
+
+	r = kvm_dmm_batch_join(batch, found->index, found->shared);
+	switch (r) {
+	case 0:
+		share_count(share, SHARE_COUNT_merged);
+		break;
+	case -EMLINK:
+		/* The next ones share this page instead. */
+		own = kvm_dmm_batch_handle(batch, found->index);
+		if (!IS_ERR(own))
+			share_replace(found->hash, found->shared, own);
+		kvm_dmm_shared_put(own);
+		break;
+	case -ESTALE:
+		share_count(share, SHARE_COUNT_reject_gone);
+		break;
+	case -EINVAL:
+		/* Was it this page that has changed meanwhile, or the other? */
+		page = kvm_dmm_batch_page(batch, found->index);
+		if (share_hash(page, share->seed) == found->hash)
+			share_replace(found->hash, found->shared, NULL);
+		share_count(share, SHARE_COUNT_reject_differs);
+		break;
+	case -EPERM:
+		share_count(share, SHARE_COUNT_reject_domain);
+		break;
+	default:
+		share_count(share, SHARE_COUNT_reject_memory);
+	}
+}
+
+/* Second step: take the pages that were found, and share or drop them. */
+static void share_merge(struct share_pool *share, struct share_region *region,
+			struct share_found *found, unsigned int nr)
+{
+	struct kvm_dmm_batch batch;
+	unsigned int i;
+
+	kvm_dmm_batch_start(&batch, share->policy->pool, found->index);
+	for (i = 0; i < nr; i++)
+		kvm_dmm_batch_add(&batch, found[i].index);
+	kvm_dmm_batch_take(&batch);
+	for (i = 0; i < nr; i++) {
+		if (!kvm_dmm_batch_page(&batch, found[i].index)) {
+			share_count(share, SHARE_COUNT_reject_busy);
+			/* The next pass tries again. */
+			region->state[found[i].index % KVM_DMM_REGION_PAGES] = 0;
+		} else if (found[i].shared) {
+			share_join(share, &batch, &found[i]);
+		} else if (!kvm_dmm_batch_absent(&batch, found[i].index)) {
+			share_count(share, SHARE_COUNT_zero);
+		}
+		kvm_dmm_shared_put(found[i].shared);
+	}
+	kvm_dmm_batch_end(&batch);
+}
+
+/* First step: protect and hash the pages @look, starting with *@first. */
+static unsigned int share_hash_pages(struct share_pool *share,
+				     struct share_region *region, pgoff_t base,
+				     unsigned long *look, unsigned int *first,
+				     struct share_found *found)
+{
+	bool safe = kvm_dmm_value(share->policy, SHARE_TIMING_SAFE);
+	unsigned int i, n = 0, nr = 0, begin = *first;
+	struct kvm_dmm_batch batch;
+	struct page *page;
+	u64 hash;
+
+	if (!kvm_dmm_batch_start(&batch, share->policy->pool, base))
+		return 0;
+	for (i = begin; n < SHARE_BATCH; i++) {
+		i = find_next_bit(look, KVM_DMM_REGION_PAGES, i);
+		if (i == KVM_DMM_REGION_PAGES)
+			break;
+		/* The index says what it was. */
+		share_forget(&region->record[i]);
+		if (kvm_dmm_batch_add(&batch, base + i))
+			n++;
+	}
+	*first = i;
+	if (safe)
+		kvm_dmm_batch_take(&batch);
+	else
+		kvm_dmm_batch_protect(&batch);
+
+	for (i = begin; i < *first; i++) {
+		page = kvm_dmm_batch_page(&batch, base + i);
+		if (!page)
+			continue;
+		hash = share_hash(page, share->seed);
+		region->state[i] |= SHARE_KNOWN;
+		share_count(share, SHARE_COUNT_hashed);
+		found[nr].index = base + i;
+		found[nr].hash = hash;
+		found[nr].shared = NULL;
+		if (hash == SHARE_ZERO) {
+			/* Absent memory is faster to write: not if that tells. */
+			nr += !safe;
+			continue;
+		}
+		found[nr].shared = share_lookup(hash, &batch, base + i,
+						&region->record[i], safe);
+		if (!found[nr].shared)
+			continue;
+		if (safe) {
+			share_join(share, &batch, &found[nr]);
+			kvm_dmm_shared_put(found[nr].shared);
+		} else {
+			nr++;
+		}
+	}
+	kvm_dmm_batch_end(&batch);
+	return nr;
+}
+
+/* May the pages of a block be shared, which takes it apart? */
+static bool share_may_break(struct share_pool *share)
+{
+	switch (kvm_dmm_value(share->policy, SHARE_BREAK_BLOCKS)) {
+	case SHARE_BREAK_ALWAYS:
+		return true;
+	case SHARE_BREAK_PRESSURE:
+		return kvm_dmm_short(share->policy->pool);
+	}
+	return false;
+}
+
+/* One look at 2 MiB. */
+static void share_scan_region(struct share_pool *share, pgoff_t base)
+{
+	DECLARE_BITMAP(frames, KVM_DMM_REGION_PAGES);
+	DECLARE_BITMAP(written, KVM_DMM_REGION_PAGES);
+	struct share_found found[SHARE_BATCH];
+	struct share_region *region;
+	unsigned int i, n;
+	bool block;
+
+	if (!kvm_dmm_frames(share->policy->pool, base, frames, written, &block))
+		return;
+	if (block && !share_may_break(share)) {
+		kvm_dmm_policy_count(share->policy, SHARE_COUNT_skip_block,
+				     KVM_DMM_REGION_PAGES);
+		return;
+	}
+	region = share_region(share, base);
+	if (!region)
+		return;
+	/* Most pages in most passes: neither written nor resting. */
+	bitmap_andnot(region->known, region->known, written,
+		      KVM_DMM_REGION_PAGES);
+	if (!bitmap_andnot(frames, frames, region->known, KVM_DMM_REGION_PAGES))
+		return;
+	for_each_set_bit(i, frames, KVM_DMM_REGION_PAGES) {
+		if (share_look(&region->state[i], test_bit(i, written),
+			       share->pass, base + i))
+			continue;
+		__clear_bit(i, frames);
+		if (region->state[i] == SHARE_KNOWN)
+			__set_bit(i, region->known);
+		else
+			share_count(share, SHARE_COUNT_skip_changing);
+	}
+	i = 0;
+	while (i < KVM_DMM_REGION_PAGES && !kthread_should_stop()) {
+		n = share_hash_pages(share, region, base, frames, &i, found);
+		if (n)
+			share_merge(share, region, found, n);
+		cond_resched();
+	}
+}
+
+/* Start of a pass: what was hashed for another domain is worth nothing. */
+static void share_begin_pass(struct share_pool *share)
+{
+	u64 seed = share_seed(share->policy->pool);
+
+	if (seed != share->seed) {
+		share_forget_all(share);
+		share->seed = seed;
+	}
+	share->pass++;
+}
+
+static bool share_runs(struct share_pool *share)
+{
+	return kvm_dmm_value(share->policy, SHARE_RUN) &&
+	       !READ_ONCE(share->stopped);
+}
+
+static void share_sleep(struct share_pool *share, u64 ns)
+{
+	set_current_state(TASK_INTERRUPTIBLE);
+	if (!kthread_should_stop())
+		schedule_timeout(max(nsecs_to_jiffies(ns), 1UL));
+	__set_current_state(TASK_RUNNING);
+}
+
+/* Sleep as long as the budget wants after @pages that took @worked. */
+static void share_pace(struct share_pool *share, u64 *pages, u64 *worked)
+{
+	struct kvm_dmm_policy *policy = share->policy;
+	u64 rest, rate;
+
+	rate = share_rate(kvm_dmm_pool_pages(policy->pool),
+			  kvm_dmm_value(policy, SHARE_FULL_SCAN_SECONDS),
+			  kvm_dmm_value(policy, SHARE_PAGES_PER_SECOND));
+	rest = share_rest(*pages, *worked, rate,
+			  kvm_dmm_value(policy, SHARE_MAX_CPU_PERCENT));
+	/* Less than the timer can do adds up. */
+	if (rest < TICK_NSEC)
+		return;
+	*pages = 0;
+	*worked = 0;
+	share_sleep(share, rest);
+}
+
+static void share_pass(struct share_pool *share)
+{
+	struct kvm_dmm_pool *pool = share->policy->pool;
+	u64 pages = 0, worked = 0, begin;
+	pgoff_t index = 0, base;
+
+	mutex_lock(&share->work_mutex);
+	share_begin_pass(share);
+	mutex_unlock(&share->work_mutex);
+	while (kvm_dmm_next_region(pool, &index, ULONG_MAX)) {
+		if (kthread_should_stop() || !share_runs(share))
+			return;
+		base = round_down(index, KVM_DMM_REGION_PAGES);
+		begin = ktime_get_ns();
+		mutex_lock(&share->work_mutex);
+		if (share_runs(share))
+			share_scan_region(share, base);
+		mutex_unlock(&share->work_mutex);
+		worked += ktime_get_ns() - begin;
+		pages += KVM_DMM_REGION_PAGES;
+		share_pace(share, &pages, &worked);
+		index = base + KVM_DMM_REGION_PAGES;
+		try_to_freeze();
+		cond_resched();
+	}
+	share_count(share, SHARE_COUNT_passes);
+	share_sweep();
+	/* Also if there is next to nothing to look at. */
+	share_sleep(share, SHARE_PAUSE * NSEC_PER_MSEC);
+}
+
+static int share_worker(void *data)
+{
+	struct share_pool *share = data;
+
+	set_user_nice(current, MAX_NICE);
+	set_freezable();
+	while (!kthread_should_stop()) {
+		if (share_runs(share)) {
+			share_pass(share);
+			continue;
+		}
+		set_current_state(TASK_INTERRUPTIBLE);
+		if (!kthread_should_stop() && !share_runs(share))
+			schedule();
+		__set_current_state(TASK_RUNNING);
+		try_to_freeze();
+	}
+	return 0;
+}
+
+static void share_tuned(struct kvm_dmm_policy *policy)
+{
+	struct share_pool *share = policy->priv;
+
+	WRITE_ONCE(share->stopped, false);
+	wake_up_process(share->worker);
+}
+
+/* Separate all that is merged; looking for more waits for the next number. */
+static int share_unmerge(struct kvm_dmm_policy *policy, const char *buf)
+{
+	struct share_pool *share = policy->priv;
+	bool on;
+	int r;
+
+	r = kstrtobool(buf, &on);
+	if (r)
+		return r;
+	if (!on)
+		return -EINVAL;
+	WRITE_ONCE(share->stopped, true);
+	mutex_lock(&share->work_mutex);
+	share_forget_all(share);
+	r = kvm_dmm_unshare(policy->pool);
+	mutex_unlock(&share->work_mutex);
+	return r;
+}
+
+static struct kvm_dmm_shared *share_offer_match(struct kvm_dmm_policy *policy,
+						pgoff_t index,
+						struct page *page)
+{
+	struct share_pool *share = policy->priv;
+	struct kvm_dmm_shared *shared;
+	u64 hash;
+
+	if (!share_runs(share))
+		return NULL;
+	hash = share_hash(page, READ_ONCE(share->seed));
+	shared = hash == SHARE_ZERO ? NULL : share_match(hash);
+	if (shared)
+		share_count(share, SHARE_COUNT_brought_back);
+	return shared;
+}
+
+static int share_attach(struct kvm_dmm_policy *policy)
+{
+	struct share_pool *share = kzalloc(sizeof(*share), GFP_KERNEL);
+
+	if (!share)
+		return -ENOMEM;
+	share->policy = policy;
+	mutex_init(&share->work_mutex);
+	xa_init(&share->regions);
+	share->seed = share_seed(policy->pool);
+	policy->priv = share;
+	share->worker = kthread_create(share_worker, share, "dmm-share/%lu",
+				       kvm_dmm_pool_ino(policy->pool));
+	if (IS_ERR(share->worker)) {
+		kfree(share);
+		return -ENOMEM;
+	}
+	wake_up_process(share->worker);
+	return 0;
+}
+
+static void share_detach(struct kvm_dmm_policy *policy)
+{
+	struct share_pool *share = policy->priv;
+
+	kthread_stop(share->worker);
+	share_forget_all(share);
+	xa_destroy(&share->regions);
+	kfree(share);
+}
+
+static const struct kvm_dmm_tunable share_tunables[] = {
+	[SHARE_RUN] = { .name = "run", .def = 1, .max = 1 },
+	[SHARE_PAGES_PER_SECOND] = { .name = "pages_per_second",
+				     .max = U32_MAX },
+	[SHARE_MAX_CPU_PERCENT] = { .name = "max_cpu_percent", .def = 20,
+				    .min = 1, .max = 100 },
+	[SHARE_FULL_SCAN_SECONDS] = { .name = "full_scan_seconds", .def = 120,
+				      .max = 86400 },
+	[SHARE_BREAK_BLOCKS] = { .name = "break_blocks",
+				 .choices = share_break,
+				 .def = SHARE_BREAK_PRESSURE },
+	[SHARE_TIMING_SAFE] = { .name = "timing_safe", .max = 1 },
+	{ .name = "unmerge", .store = share_unmerge },
+	{}
+};
+
+static struct kvm_dmm_policy_ops share_ops = {
+	.name = "share",
+	.owner = THIS_MODULE,
+	.tunables = share_tunables,
+	.counters = share_counters,
+	.attach = share_attach,
+	.detach = share_detach,
+	.match = share_offer_match,
+	.tuned = share_tuned,
+};
+
+static int __init share_init(void)
+{
+	int r = share_index_init();
+
+	if (r)
+		return r;
+	r = kvm_dmm_register_policy(&share_ops);
+	if (r)
+		share_index_exit();
+	return r;
+}
+module_init(share_init);
+
+static void __exit share_exit(void)
+{
+	kvm_dmm_unregister_policy(&share_ops);
+	share_index_exit();
+}
+module_exit(share_exit);
+
+MODULE_DESCRIPTION("KVM dynamic memory mapping: equal pages share a frame");
+MODULE_ALIAS("kvm-dmm-policy-share");
+MODULE_LICENSE("GPL");

@@ -1,0 +1,381 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * Dynamic memory mapping: the share policy's index of content.
+ *
+ * One hash table for all pools, by a hash of the content that is seeded with
+ * the sharing domain: so pools of different domains never find each other's
+ * pages.  A record is either a page of a pool that is alone so far, known by
+ * pool and offset, or the handle of a shared frame.  There is one for each hash;
+ * whoever has the same hash with other content is not indexed.
+ */
+#include <linux/highmem.h>
+#include <linux/mutex.h>
+#include <linux/random.h>
+#include <linux/rhashtable.h>
+#include <linux/slab.h>
+#include <linux/xxhash.h>
+
+#include "share_index.h"
+
+/**
+ * struct share_record - where content is
+ * @node: in share_table
+ * @hash: of the content
+ * @shared: handle of the frame; NULL: it is the frame of a single page
+ * @pool: of that page; its policy stays as long as the record is there
+ * @slot: where that pool keeps the address of this record
+ * @index: page offset
+ */
+struct share_record {
+	struct rhash_head node;
+	u64 hash;
+	struct kvm_dmm_shared *shared;
+	struct kvm_dmm_pool *pool;
+	struct share_record **slot;
+	pgoff_t index;
+};
+
+static const struct rhashtable_params share_params = {
+	.key_len = sizeof(u64),
+	.key_offset = offsetof(struct share_record, hash),
+	.head_offset = offsetof(struct share_record, node),
+	.automatic_shrinking = true,
+};
+
+static struct rhashtable share_table;
+static struct kmem_cache *share_cache;
+static u64 share_salt;
+
+/*
+ * Each protects the records of a part of all hashes.  Taken with busy bits
+ * held; nobody waits for one with it.
+ */
+#define SHARE_LOCKS	256
+static struct mutex share_locks[SHARE_LOCKS];
+
+static struct mutex *share_lock(u64 hash)
+{
+	return &share_locks[hash % SHARE_LOCKS];
+}
+
+/**
+ * share_seed - what makes hashes of a sharing domain its own
+ * @pool: the pool
+ *
+ * Return: A number that is the same for all pools of a domain.
+ */
+u64 share_seed(struct kvm_dmm_pool *pool)
+{
+	char domain[KVM_DMM_NAME_MAX + 1];
+	unsigned long ino;
+
+	kvm_dmm_pool_domain(pool, domain);
+	if (*domain)
+		return xxh64(domain, strlen(domain), share_salt);
+	ino = kvm_dmm_pool_ino(pool);
+	return xxh64(&ino, sizeof(ino), ~share_salt);
+}
+
+/**
+ * share_hash - hash a page
+ * @page: the page
+ * @seed: see share_seed()
+ *
+ * Return: The hash; ~0 for a page of zeros.
+ */
+u64 share_hash(struct page *page, u64 seed)
+{
+	void *kaddr = kmap_local_page(page);
+	u64 hash = ~0ULL;
+
+	if (memchr_inv(kaddr, 0, PAGE_SIZE))
+		hash = xxh64(kaddr, PAGE_SIZE, seed) & ~(1ULL << 63);
+	kunmap_local(kaddr);
+	return hash;
+}
+
+static struct share_record *share_find(u64 hash)
+{
+	return rhashtable_lookup_fast(&share_table, &hash, share_params);
+}
+
+/* Take a record out; the lock of its hash is held. */
+static void share_remove(struct share_record *record)
+{
+	rhashtable_remove_fast(&share_table, &record->node, share_params);
+	if (record->shared)
+		kvm_dmm_shared_put(record->shared);
+	else
+		WRITE_ONCE(*record->slot, NULL);
+	kmem_cache_free(share_cache, record);
+}
+
+/*
+ * Is what the index has for a hash good for nothing any more?  A page that was
+ * written is hashed again when its pool gets to it.
+ */
+static bool share_stale(struct share_record *record)
+{
+	bool protected = false;
+
+	if (record->shared)
+		return !kvm_dmm_shared_alive(record->shared);
+	return kvm_dmm_peek(record->pool, record->index, &protected) !=
+	       KVM_DMM_FRAME || !protected;
+}
+
+static struct share_record *share_insert(u64 hash)
+{
+	struct share_record *record = kmem_cache_zalloc(share_cache, GFP_NOIO |
+							__GFP_NOWARN);
+
+	if (!record)
+		return NULL;
+	record->hash = hash;
+	if (rhashtable_insert_fast(&share_table, &record->node, share_params)) {
+		kmem_cache_free(share_cache, record);
+		return NULL;
+	}
+	return record;
+}
+
+/* Make a shared frame of a page that is in no batch of the caller. */
+static struct kvm_dmm_shared *share_offer(struct kvm_dmm_pool *pool,
+					  pgoff_t index)
+{
+	struct kvm_dmm_shared *shared = ERR_PTR(-EBUSY);
+	struct kvm_dmm_batch batch;
+
+	if (!kvm_dmm_batch_start(&batch, pool, index))
+		return ERR_PTR(-ENOENT);
+	if (kvm_dmm_batch_add(&batch, index) && kvm_dmm_batch_protect(&batch))
+		shared = kvm_dmm_batch_handle(&batch, index);
+	kvm_dmm_batch_end(&batch);
+	return shared;
+}
+
+/* What a page of the index shares from now on, or NULL. */
+static struct kvm_dmm_shared *share_promote(struct share_record *record,
+					    struct kvm_dmm_batch *batch)
+{
+	struct kvm_dmm_shared *shared;
+
+	/* Another page of the same batch is the caller's already. */
+	if (record->pool == batch->pool &&
+	    record->index - batch->base < KVM_DMM_REGION_PAGES &&
+	    kvm_dmm_batch_page(batch, record->index))
+		shared = kvm_dmm_batch_handle(batch, record->index);
+	else
+		shared = share_offer(record->pool, record->index);
+	if (IS_ERR(shared))
+		return NULL;
+	WRITE_ONCE(*record->slot, NULL);
+	record->slot = NULL;
+	record->pool = NULL;
+	record->shared = shared;
+	return kvm_dmm_shared_get(shared);
+}
+
+/* Make a shared frame of a page that nobody else has, and index that. */
+static void share_disguise(u64 hash, struct kvm_dmm_batch *batch, pgoff_t index)
+{
+	struct kvm_dmm_shared *shared;
+	struct share_record *record;
+
+	shared = kvm_dmm_batch_handle(batch, index);
+	if (IS_ERR(shared))
+		return;
+	kvm_dmm_shared_always_copy(shared);
+	record = share_insert(hash);
+	if (record)
+		record->shared = shared;
+	else
+		kvm_dmm_shared_put(shared);
+}
+
+/**
+ * share_lookup - find what a page may share, or have it found by others
+ * @hash: of the page
+ * @batch: batch that has the page, protected or taken
+ * @index: its page offset
+ * @slot: where its pool keeps its record; NULL now
+ * @safe: nobody shall find out by the time of a write whether it is shared: the
+ *	frame becomes a shared one also if nobody else has the content so far
+ *
+ * Context: May sleep.
+ * Return: A handle with a reference; NULL: nothing so far.
+ */
+struct kvm_dmm_shared *share_lookup(u64 hash, struct kvm_dmm_batch *batch,
+				    pgoff_t index, struct share_record **slot,
+				    bool safe)
+{
+	struct kvm_dmm_shared *shared = NULL;
+	struct share_record *record;
+
+	mutex_lock(share_lock(hash));
+	record = share_find(hash);
+	if (record && share_stale(record)) {
+		share_remove(record);
+		record = NULL;
+	}
+	if (!record && safe) {
+		share_disguise(hash, batch, index);
+	} else if (!record) {
+		record = share_insert(hash);
+		if (record) {
+			record->pool = batch->pool;
+			record->index = index;
+			record->slot = slot;
+			WRITE_ONCE(*slot, record);
+		}
+	} else if (record->shared) {
+		shared = kvm_dmm_shared_get(record->shared);
+	} else {
+		shared = share_promote(record, batch);
+	}
+	if (shared && safe)
+		kvm_dmm_shared_always_copy(shared);
+	mutex_unlock(share_lock(hash));
+	return shared;
+}
+
+/**
+ * share_match - find a shared frame that may have the content of a page
+ * @hash: of the page
+ *
+ * Context: May sleep.
+ * Return: A handle with a reference, or NULL.
+ */
+struct kvm_dmm_shared *share_match(u64 hash)
+{
+	struct kvm_dmm_shared *shared = NULL;
+	struct share_record *record;
+
+	mutex_lock(share_lock(hash));
+	record = share_find(hash);
+	if (record && record->shared)
+		shared = kvm_dmm_shared_get(record->shared);
+	mutex_unlock(share_lock(hash));
+	return shared;
+}
+
+/**
+ * share_replace - a shared frame cannot be joined: have another one, or none
+ * @hash: of the content
+ * @old: its handle
+ * @new: handle of a frame with that content, or NULL
+ */
+void share_replace(u64 hash, struct kvm_dmm_shared *old,
+		   struct kvm_dmm_shared *new)
+{
+	struct share_record *record;
+
+	mutex_lock(share_lock(hash));
+	record = share_find(hash);
+	if (record && record->shared == old) {
+		if (new) {
+			record->shared = kvm_dmm_shared_get(new);
+			kvm_dmm_shared_put(old);
+		} else {
+			share_remove(record);
+		}
+	}
+	mutex_unlock(share_lock(hash));
+}
+
+/**
+ * share_forget - a page is not what it was
+ * @slot: where its pool keeps its record
+ *
+ * Only the pool's own worker sets the slot; others clear it, with the lock.
+ */
+void share_forget(struct share_record **slot)
+{
+	struct share_record *record;
+	u64 hash;
+
+	rcu_read_lock();
+	record = READ_ONCE(*slot);
+	hash = record ? READ_ONCE(record->hash) : 0;
+	rcu_read_unlock();
+	if (!record)
+		return;
+	mutex_lock(share_lock(hash));
+	if (*slot == record)
+		share_remove(record);
+	mutex_unlock(share_lock(hash));
+}
+
+/**
+ * share_sweep - drop the records of frames that are gone
+ *
+ * Context: May sleep.
+ */
+void share_sweep(void)
+{
+	struct rhashtable_iter iter;
+	struct share_record *record;
+	u64 hash;
+
+	rhashtable_walk_enter(&share_table, &iter);
+	rhashtable_walk_start(&iter);
+	while ((record = rhashtable_walk_next(&iter))) {
+		if (IS_ERR(record))
+			continue;
+		/* A handle is looked at with the lock: it may be given back. */
+		if (!READ_ONCE(record->shared))
+			continue;
+		hash = record->hash;
+		rhashtable_walk_stop(&iter);
+		mutex_lock(share_lock(hash));
+		record = share_find(hash);
+		if (record && record->shared &&
+		    !kvm_dmm_shared_alive(record->shared))
+			share_remove(record);
+		mutex_unlock(share_lock(hash));
+		cond_resched();
+		rhashtable_walk_start(&iter);
+	}
+	rhashtable_walk_stop(&iter);
+	rhashtable_walk_exit(&iter);
+}
+
+static void share_free_record(void *ptr, void *arg)
+{
+	struct share_record *record = ptr;
+
+	kvm_dmm_shared_put(record->shared);
+	kmem_cache_free(share_cache, record);
+}
+
+/**
+ * share_index_init - make the index
+ *
+ * Return: 0 or -ENOMEM.
+ */
+int share_index_init(void)
+{
+	unsigned int i;
+	int r;
+
+	share_salt = get_random_u64();
+	for (i = 0; i < SHARE_LOCKS; i++)
+		mutex_init(&share_locks[i]);
+	/* Who reads a record without the lock does so under RCU. */
+	share_cache = KMEM_CACHE(share_record, SLAB_TYPESAFE_BY_RCU);
+	if (!share_cache)
+		return -ENOMEM;
+	r = rhashtable_init(&share_table, &share_params);
+	if (r)
+		kmem_cache_destroy(share_cache);
+	return r;
+}
+
+/**
+ * share_index_exit - free the index, which has handles only
+ */
+void share_index_exit(void)
+{
+	rhashtable_free_and_destroy(&share_table, share_free_record, NULL);
+	kmem_cache_destroy(share_cache);
+}

@@ -1,0 +1,27 @@
+/* SPDX-License-Identifier: GPL-2.0 */
+/*
+ * Dynamic memory mapping: the share policy's index of content.
+ */
+#ifndef _KVM_DMM_SHARE_INDEX_H
+#define _KVM_DMM_SHARE_INDEX_H
+
+#include <linux/kvm_dmm.h>
+
+struct share_record;
+
+#define SHARE_ZERO	(~0ULL)		/* hash of a page of zeros */
+
+u64 share_seed(struct kvm_dmm_pool *pool);
+u64 share_hash(struct page *page, u64 seed);
+struct kvm_dmm_shared *share_lookup(u64 hash, struct kvm_dmm_batch *batch,
+				    pgoff_t index, struct share_record **slot,
+				    bool safe);
+struct kvm_dmm_shared *share_match(u64 hash);
+void share_replace(u64 hash, struct kvm_dmm_shared *old,
+		   struct kvm_dmm_shared *new);
+void share_forget(struct share_record **slot);
+void share_sweep(void);
+int share_index_init(void);
+void share_index_exit(void);
+
+#endif /* _KVM_DMM_SHARE_INDEX_H */
