@@ -211,7 +211,8 @@ static int dmm_bad_probe_batch(struct kvm_dmm_policy *policy, pgoff_t index)
 	    kvm_dmm_batch_token(&batch, policy, index, 0) != -ENOENT ||
 	    kvm_dmm_batch_kept(&batch, policy, index, NULL) != -ENOENT ||
 	    kvm_dmm_batch_absent(&batch, index) != -ENOENT ||
-	    kvm_dmm_batch_share(&batch, index, &batch, index) != -ENOENT ||
+	    kvm_dmm_batch_handle(&batch, index) != ERR_PTR(-ENOENT) ||
+	    kvm_dmm_batch_join(&batch, index, NULL) != -ENOENT ||
 	    kvm_dmm_batch_take(&batch) || kvm_dmm_batch_protect(&batch))
 		goto end;
 	if (!kvm_dmm_batch_add(&batch, index)) {
@@ -230,8 +231,7 @@ static int dmm_bad_probe_batch(struct kvm_dmm_policy *policy, pgoff_t index)
 	    kvm_dmm_batch_token(&batch, policy, index,
 				1ULL << KVM_DMM_TOKEN_BITS) != -ERANGE ||
 	    kvm_dmm_batch_token(&batch, &stranger, index, 0) != -EINVAL ||
-	    kvm_dmm_batch_kept(&batch, policy, index, NULL) != -ENOENT ||
-	    kvm_dmm_batch_share(&batch, index, &batch, index) != -EINVAL)
+	    kvm_dmm_batch_kept(&batch, policy, index, NULL) != -ENOENT)
 		goto end;
 	r = 0;
 end:
