@@ -12,6 +12,7 @@
 #define _LINUX_KVM_DMM_H
 
 #include <linux/bitmap.h>
+#include <linux/bits.h>
 #include <linux/kobject.h>
 #include <linux/list.h>
 #include <linux/mm_types.h>
@@ -27,6 +28,12 @@ struct kvm_dmm_shared;	/* handle of a shared frame */
 #define KVM_DMM_NAME_MAX	31	/* characters of a policy or domain name */
 #define KVM_DMM_REGION_PAGES	512	/* entries of a region, 2 MiB of guest */
 #define KVM_DMM_TOKEN_BITS	52	/* what a policy may keep in an entry */
+#define KVM_DMM_AHEAD_MAX	64	/* pages mapped ahead of a guest at once */
+#define KVM_DMM_MAGIC		0x444d4d46	/* of dmmfs: "DMMF" */
+
+/* How a policy is asked for the content of a token. */
+#define KVM_DMM_FETCH_NOWAIT	BIT(0)	/* -EAGAIN rather than wait for I/O */
+#define KVM_DMM_FETCH_AHEAD	BIT(1)	/* by kvm_dmm_fetch(), not by an access */
 
 /**
  * enum kvm_dmm_kind - what the map has at an offset
@@ -151,7 +158,9 @@ struct kvm_dmm_around {
  *	policy has a @fill op.  Of several policies the first is asked.  May
  *	sleep, but somebody waits.  No entry is busy.
  * @fetch: Bring the content of @token into @page.  May sleep; allocate with
- *	GFP_NOIO.  The entry is busy.  0: the token is used up.  1: the policy
+ *	GFP_NOIO.  The entry is busy.  @flags: KVM_DMM_FETCH_*; with
+ *	KVM_DMM_FETCH_NOWAIT -EAGAIN has whoever accesses do something else
+ *	until it is asked again without.  0: the token is used up.  1: the policy
  *	keeps the content; the core calls @free_token when the page is about
  *	to be written or goes away, and may hand the same token back by
  *	kvm_dmm_batch_kept() instead of having the content stored again.
@@ -181,6 +190,11 @@ struct kvm_dmm_around {
  *	kvm_dmm_shared_get().  A write to a shared frame with one user costs no
  *	copy.  Context as @lookup.  A policy that has the op gets all that it
  *	fetches for reading as shared frames.
+ * @ahead: Say what the guest will touch after @index, which it has just
+ *	touched: up to @max page offsets in @list.  Those that have frames are
+ *	mapped before the guest goes on, so get them with kvm_dmm_fetch(), and
+ *	do not wait for I/O.  Called by a vCPU, while kvm_dmm_want_ahead() says
+ *	so.  May sleep.  No entry is busy.  The number of offsets, or 0.
  * @reclaim: Take frames out with the kvm_dmm_batch calls.  May sleep; allocate
  *	with GFP_NOIO.  May run on several CPUs at once.  No entry is busy.
  *	0, or -errno for which the policy is ejected; having found nothing is
@@ -204,7 +218,7 @@ struct kvm_dmm_policy_ops {
 	void (*around)(struct kvm_dmm_policy *policy,
 		       struct kvm_dmm_around *around);
 	int (*fetch)(struct kvm_dmm_policy *policy, u64 token,
-		     struct page *page);
+		     struct page *page, unsigned int flags);
 	void (*free_token)(struct kvm_dmm_policy *policy, u64 token);
 	int (*dup_token)(struct kvm_dmm_policy *policy, u64 token,
 			 struct kvm_dmm_policy *to, u64 *new);
@@ -214,6 +228,8 @@ struct kvm_dmm_policy_ops {
 					pgoff_t index, struct page *page);
 	void (*publish)(struct kvm_dmm_policy *policy, u64 token,
 			struct kvm_dmm_shared *shared);
+	unsigned int (*ahead)(struct kvm_dmm_policy *policy, pgoff_t index,
+			      pgoff_t *list, unsigned int max);
 	int (*reclaim)(struct kvm_dmm_policy *policy,
 		       struct kvm_dmm_reclaim *rc);
 	void (*tuned)(struct kvm_dmm_policy *policy);
@@ -242,7 +258,8 @@ struct kvm_dmm_policy {
 	unsigned int id;		/* number in token entries */
 	bool draining;			/* is coming or going: no new tokens */
 	bool ejected;			/* asked for its tokens only */
-	struct kobject *kobj;
+	bool ahead;			/* wants its ahead op to be called */
+	struct kobject *kobj;		/* NULL before and after its time */
 	u64 *value;			/* numbers of this pool */
 	u64 __percpu *count;
 };
@@ -310,6 +327,7 @@ unsigned long kvm_dmm_pool_pages(struct kvm_dmm_pool *pool);
 void kvm_dmm_pool_domain(struct kvm_dmm_pool *pool, char *domain);
 bool kvm_dmm_short(struct kvm_dmm_pool *pool);
 void kvm_dmm_notify(struct kvm_dmm_policy *policy, const char *name);
+void kvm_dmm_want_ahead(struct kvm_dmm_policy *policy, bool want);
 void kvm_dmm_charge_compressed(struct kvm_dmm_pool *pool, long bytes);
 
 bool kvm_dmm_batch_start(struct kvm_dmm_batch *batch,
@@ -337,6 +355,11 @@ int kvm_dmm_batch_token_shared(struct kvm_dmm_batch *batch,
 			       struct kvm_dmm_policy *policy, pgoff_t index,
 			       u64 token);
 void kvm_dmm_batch_end(struct kvm_dmm_batch *batch);
+
+long kvm_dmm_add_tokens(struct kvm_dmm_policy *policy, pgoff_t first,
+			pgoff_t last, u64 token);
+bool kvm_dmm_next_token(struct kvm_dmm_policy *policy, pgoff_t *index);
+void kvm_dmm_drop_tokens(struct kvm_dmm_policy *policy);
 
 struct kvm_dmm_shared *kvm_dmm_shared_get(struct kvm_dmm_shared *shared);
 void kvm_dmm_shared_put(struct kvm_dmm_shared *shared);

@@ -281,6 +281,87 @@ void dmm_invalidate_slots(struct kvm_dmm_batch *batch, bool protect)
 	up_read(&pool->bind_lock);
 }
 
+/*
+ * Have the vCPU that runs here map more before it goes on, if a policy knows
+ * what the guest will want.
+ */
+static void dmm_want_ahead(struct kvm_dmm_binding *binding, gfn_t gfn)
+{
+	struct kvm_vcpu *vcpu = kvm_get_running_vcpu();
+
+	if (!vcpu || vcpu->kvm != binding->kvm || vcpu->dmm_ahead)
+		return;
+	vcpu->dmm_gfn = gfn;
+	kvm_make_request(KVM_REQ_DMM_AHEAD, vcpu);
+}
+
+/* Where a VM has a page of a file, without dirty logging; or INVALID_GPA. */
+static gpa_t dmm_index_to_gpa(struct kvm_dmm_pool *pool, struct kvm_vcpu *vcpu,
+			      pgoff_t index)
+{
+	int as_id = kvm_arch_vcpu_memslots_id(vcpu);
+	struct interval_tree_node *node;
+	gpa_t gpa = INVALID_GPA;
+
+	down_read(&pool->bind_lock);
+	for (node = interval_tree_iter_first(&pool->bindings, index, index);
+	     node; node = interval_tree_iter_next(node, index, index)) {
+		struct kvm_dmm_binding *binding =
+			container_of(node, struct kvm_dmm_binding, node);
+		struct kvm_memory_slot *slot;
+
+		if (binding->kvm != vcpu->kvm || binding->as_id != as_id)
+			continue;
+		slot = dmm_bound_slot(binding);
+		if (!slot || kvm_slot_dirty_track_enabled(slot))
+			continue;
+		gpa = gfn_to_gpa(slot->base_gfn + (index - binding->pgoff));
+		break;
+	}
+	up_read(&pool->bind_lock);
+	return gpa;
+}
+
+/**
+ * kvm_dmm_ahead - map what a vCPU will touch, as far as a policy knows it
+ * @vcpu: the vCPU, about to enter the guest
+ *
+ * Maps frames only, and does not wait for others.  Where the MMU is not indexed
+ * by guest physical addresses, nothing is mapped, but policies have brought the
+ * content back.  To find that the slots are others by now does no harm: each
+ * page is mapped as by a fault at its address.
+ *
+ * Context: By @vcpu; may sleep.  kvm->srcu is held.
+ */
+void kvm_dmm_ahead(struct kvm_vcpu *vcpu)
+{
+	struct kvm_pre_fault_memory range = { .size = PAGE_SIZE };
+	struct kvm_memory_slot *slot;
+	pgoff_t list[KVM_DMM_AHEAD_MAX];
+	struct kvm_dmm_pool *pool;
+	unsigned int i, n;
+
+	slot = kvm_vcpu_gfn_to_memslot(vcpu, vcpu->dmm_gfn);
+	if (!kvm_slot_is_dmm(slot))
+		return;
+	pool = dmm_binding_pool(slot->dmm);
+	n = dmm_ask_ahead(pool, dmm_gfn_to_index(slot, vcpu->dmm_gfn), list,
+			  ARRAY_SIZE(list));
+
+	/* What is mapped here is no reason to map more. */
+	vcpu->dmm_ahead = true;
+	for (i = 0; i < n; i++) {
+		if (kvm_dmm_peek(pool, list[i], NULL) != KVM_DMM_FRAME)
+			continue;
+		range.gpa = dmm_index_to_gpa(pool, vcpu, list[i]);
+		if (range.gpa == INVALID_GPA)
+			continue;
+		if (kvm_arch_vcpu_pre_fault_memory(vcpu, &range) < 0)
+			break;
+	}
+	vcpu->dmm_ahead = false;
+}
+
 /**
  * kvm_dmm_gfn_to_pfn - resolve a guest page by the map of its file
  * @slot: a bound slot
@@ -324,6 +405,8 @@ kvm_pfn_t kvm_dmm_gfn_to_pfn(const struct kvm_memory_slot *slot, gfn_t gfn,
 	switch (r) {
 	case 0:
 		stat->dmm_resolved++;
+		if (unlikely(atomic_read(&dmm_binding_pool(binding)->nr_ahead)))
+			dmm_want_ahead(binding, gfn);
 		if (writable)
 			*writable = w && binding->writable;
 		return page_to_pfn(page);

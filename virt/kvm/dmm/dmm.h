@@ -36,7 +36,6 @@ struct dmm_family;
 struct kvm;
 struct kvm_memory_slot;
 
-#define DMMFS_MAGIC	0x444d4d46	/* "DMMF" */
 #define DMM_LIST_MAX	128	/* characters of a list of policies */
 #define DMM_REGION_SHIFT	9	/* log2(KVM_DMM_REGION_PAGES) */
 
@@ -128,6 +127,7 @@ struct dmm_stats {
  * @nr_around: attached policies with an around op
  * @nr_reclaimers: attached policies with a reclaim op
  * @nr_sharers: attached policies with a lookup, match or publish op
+ * @nr_ahead: attached policies whose ahead op is to be called
  * @eject_work: detaches ejected policies
  * @name: of the file, NULL without one; protected by dmm_names_lock
  * @domain: sharing domain, "" for none; protected by dmm_names_lock
@@ -170,6 +170,7 @@ struct kvm_dmm_pool {
 	unsigned int nr_around;
 	unsigned int nr_reclaimers;
 	unsigned int nr_sharers;
+	atomic_t nr_ahead;
 	struct work_struct eject_work;
 
 	const char *name;
@@ -424,7 +425,8 @@ ssize_t dmm_show_policies(struct kvm_dmm_pool *pool, char *buf);
 int dmm_fill_content(struct kvm_dmm_pool *pool, pgoff_t index,
 		     struct page *page);
 void dmm_ask_around(struct kvm_dmm_pool *pool, struct kvm_dmm_around *around);
-int dmm_fetch_token(struct kvm_dmm_pool *pool, u64 e, struct page *page);
+int dmm_fetch_token(struct kvm_dmm_pool *pool, u64 e, struct page *page,
+		    unsigned int flags);
 void dmm_free_token(struct kvm_dmm_pool *pool, unsigned int id, u64 token);
 int dmm_dup_token(struct kvm_dmm_pool *pool, u64 e, struct kvm_dmm_pool *to,
 		  u64 *new);
@@ -434,6 +436,8 @@ struct kvm_dmm_shared *dmm_match_content(struct kvm_dmm_pool *pool,
 bool dmm_wants_publish(struct kvm_dmm_pool *pool, u64 e);
 void dmm_publish(struct kvm_dmm_pool *pool, u64 e,
 		 struct kvm_dmm_shared *shared);
+unsigned int dmm_ask_ahead(struct kvm_dmm_pool *pool, pgoff_t index,
+			   pgoff_t *list, unsigned int max);
 ssize_t dmm_show_default_policies(char *buf);
 int dmm_set_default_policies(const char *names);
 

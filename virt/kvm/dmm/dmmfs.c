@@ -98,6 +98,9 @@ static void dmm_evict_inode(struct inode *inode)
 	dmm_drop_range(pool, 0, ULONG_MAX);
 	dmm_family_leave(pool);
 	dmm_detach_all(pool);
+	/* What policies did in the background until now may have queued it. */
+	cancel_work_sync(&pool->eject_work);
+	cancel_work_sync(&pool->margin_work);
 	WARN_ON_ONCE(atomic_long_read(&pool->resident));
 	WARN_ON_ONCE(atomic_long_read(&pool->nr_shared));
 	WARN_ON_ONCE(atomic_long_read(&pool->nr_tokens));
@@ -416,7 +419,7 @@ static int dmm_fill_super(struct super_block *sb, struct fs_context *fc)
 	sb->s_maxbytes = MAX_LFS_FILESIZE;
 	sb->s_blocksize = PAGE_SIZE;
 	sb->s_blocksize_bits = PAGE_SHIFT;
-	sb->s_magic = DMMFS_MAGIC;
+	sb->s_magic = KVM_DMM_MAGIC;
 	sb->s_op = &dmm_super_operations;
 	sb->s_time_gran = 1;
 

@@ -331,10 +331,16 @@ static int dmm_fault_fetch(struct dmm_fault *fault, struct page **pagep)
 	struct kvm_dmm_pool *pool = fault->pool;
 	unsigned int id = dmm_policy_id(fault->e);
 	u64 token = dmm_token(fault->e);
+	unsigned int flags = 0;
 	struct page *page;
 	bool share;
 	u64 new;
 	int r;
+
+	if (fault->flags & DMM_NOWAIT)
+		flags |= KVM_DMM_FETCH_NOWAIT;
+	if (fault->flags & DMM_SPARE)
+		flags |= KVM_DMM_FETCH_AHEAD;
 
 	share = READ_ONCE(pool->nr_sharers) && !(fault->flags & DMM_WRITE);
 	if (share) {
@@ -348,9 +354,13 @@ static int dmm_fault_fetch(struct dmm_fault *fault, struct page **pagep)
 	r = dmm_fault_lock(fault);
 	if (r)
 		goto free;
-	r = dmm_fetch_token(pool, fault->e, page);
+	r = dmm_fetch_token(pool, fault->e, page, flags);
 	if (r < 0) {
-		dmm_count(pool, DMM_STAT_fetch_failed);
+		/* Content that takes time: as with an entry that is busy. */
+		if (r == -EAGAIN)
+			r = -EBUSY;
+		else
+			dmm_count(pool, DMM_STAT_fetch_failed);
 		dmm_unlock(fault->region, fault->entry, fault->e);
 		goto free;
 	}
@@ -429,8 +439,6 @@ static int dmm_resolve_once(struct dmm_fault *fault, struct page **page)
 	case KVM_DMM_TOKEN:
 		if (fault->flags & DMM_ATOMIC)
 			return -EFAULT;
-		if (fault->flags & DMM_NOWAIT)
-			return -EBUSY;
 		return dmm_fault_fetch(fault, page);
 	}
 	return -EFAULT;
@@ -522,9 +530,12 @@ int kvm_dmm_fetch(struct kvm_dmm_pool *pool, pgoff_t index)
 
 	if (kvm_dmm_peek(pool, index, NULL) != KVM_DMM_TOKEN)
 		return 0;
-	r = dmm_resolve(pool, index, DMM_SPARE | DMM_INTR, &page, NULL);
+	r = dmm_resolve(pool, index, DMM_SPARE | DMM_INTR | DMM_PEEK, &page,
+			NULL);
 	if (r)
 		return r;
+	if (!page)
+		return 0;
 	put_page(page);
 	return 1;
 }

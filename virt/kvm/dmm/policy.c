@@ -374,8 +374,7 @@ static void dmm_remove_policy(struct kvm_dmm_pool *pool,
 	list_del_rcu(&policy->link);
 	RCU_INIT_POINTER(pool->by_id[policy->id], NULL);
 	dmm_count_policies(pool);
-	synchronize_srcu(&pool->policy_srcu);
-	/* Wait for who reads or writes its tunables, too. */
+	/* Waits for ops and kvm_dmm_notify(), then for readers and writers. */
 	dmm_tunables_del_policy(policy);
 	ops->detach(policy);
 	dmm_check_compressed(policy);
@@ -548,10 +547,12 @@ void dmm_ask_around(struct kvm_dmm_pool *pool, struct kvm_dmm_around *around)
  * @pool: the pool
  * @e: a busy entry with a token
  * @page: page for the content
+ * @flags: KVM_DMM_FETCH_*
  *
- * Return: As the fetch op.
+ * Return: As the fetch op; -EAGAIN only with KVM_DMM_FETCH_NOWAIT.
  */
-int dmm_fetch_token(struct kvm_dmm_pool *pool, u64 e, struct page *page)
+int dmm_fetch_token(struct kvm_dmm_pool *pool, u64 e, struct page *page,
+		    unsigned int flags)
 {
 	struct kvm_dmm_policy *policy;
 	int idx, r;
@@ -559,11 +560,13 @@ int dmm_fetch_token(struct kvm_dmm_pool *pool, u64 e, struct page *page)
 	idx = srcu_read_lock(&pool->policy_srcu);
 	policy = srcu_dereference(pool->by_id[dmm_policy_id(e)],
 				  &pool->policy_srcu);
-	r = policy->ops->fetch(policy, dmm_token(e), page);
+	r = policy->ops->fetch(policy, dmm_token(e), page, flags);
 	if (r == -EUCLEAN)
 		dmm_eject(policy, "fetch", r);
 	srcu_read_unlock(&pool->policy_srcu, idx);
-	return r == 1 ? r : dmm_policy_error(r);
+	if (r == 1 || (r == -EAGAIN && (flags & KVM_DMM_FETCH_NOWAIT)))
+		return r;
+	return dmm_policy_error(r);
 }
 
 /**
@@ -716,6 +719,55 @@ void dmm_publish(struct kvm_dmm_pool *pool, u64 e,
 				  &pool->policy_srcu);
 	policy->ops->publish(policy, dmm_token(e), shared);
 	srcu_read_unlock(&pool->policy_srcu, idx);
+}
+
+/**
+ * kvm_dmm_want_ahead - have the ahead op of a policy called, or not any more
+ * @policy: the attached policy
+ * @want: whether
+ *
+ * Each fault of a guest costs more as long as it is.
+ *
+ * Context: Any; the policy serializes.  Not wanted any more when it is detached.
+ */
+void kvm_dmm_want_ahead(struct kvm_dmm_policy *policy, bool want)
+{
+	if (policy->ahead == want)
+		return;
+	policy->ahead = want;
+	atomic_add(want ? 1 : -1, &policy->pool->nr_ahead);
+}
+EXPORT_SYMBOL_GPL(kvm_dmm_want_ahead);
+
+/**
+ * dmm_ask_ahead - ask the policies what a guest will touch next
+ * @pool: the pool
+ * @index: page offset that a guest has touched
+ * @list: out: page offsets
+ * @max: how many at most
+ *
+ * Context: May sleep; no busy bit is held.
+ * Return: The number of page offsets.
+ */
+unsigned int dmm_ask_ahead(struct kvm_dmm_pool *pool, pgoff_t index,
+			   pgoff_t *list, unsigned int max)
+{
+	struct kvm_dmm_policy *policy;
+	unsigned int n = 0;
+	int idx;
+
+	idx = srcu_read_lock(&pool->policy_srcu);
+	list_for_each_entry_srcu(policy, &pool->policies, link,
+				 srcu_read_lock_held(&pool->policy_srcu)) {
+		if (!policy->ops->ahead || !READ_ONCE(policy->ahead) ||
+		    READ_ONCE(policy->ejected) || READ_ONCE(policy->draining))
+			continue;
+		n = policy->ops->ahead(policy, index, list, max);
+		if (n)
+			break;
+	}
+	srcu_read_unlock(&pool->policy_srcu, idx);
+	return min(n, max);
 }
 
 /**

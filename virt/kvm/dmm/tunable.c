@@ -331,13 +331,19 @@ int dmm_tunables_add_policy(struct kvm_dmm_policy *policy)
 
 /**
  * dmm_tunables_del_policy - remove the directory of a policy in a pool
- * @policy: the attached policy
+ * @policy: the policy, which is not attached any more
+ *
+ * Context: May sleep, until no op of any policy that runs now is left.
  */
 void dmm_tunables_del_policy(struct kvm_dmm_policy *policy)
 {
+	struct kobject *kobj = policy->kobj;
+
+	WRITE_ONCE(policy->kobj, NULL);
+	synchronize_srcu(&policy->pool->policy_srcu);
 	/* Waits for readers and writers. */
-	kobject_del(policy->kobj);
-	kobject_put(policy->kobj);
+	kobject_del(kobj);
+	kobject_put(kobj);
 }
 
 /**
@@ -345,10 +351,20 @@ void dmm_tunables_del_policy(struct kvm_dmm_policy *policy)
  * @policy: the policy
  * @name: of the tunable
  *
- * Context: May sleep.  Not from the attach op: the files come after it.
+ * Does nothing before and after the time of the file, so work in the background
+ * need not know about it.
+ *
+ * Context: May sleep.
  */
 void kvm_dmm_notify(struct kvm_dmm_policy *policy, const char *name)
 {
-	sysfs_notify(policy->kobj, NULL, name);
+	struct kobject *kobj;
+	int idx;
+
+	idx = srcu_read_lock(&policy->pool->policy_srcu);
+	kobj = READ_ONCE(policy->kobj);
+	if (kobj)
+		sysfs_notify(kobj, NULL, name);
+	srcu_read_unlock(&policy->pool->policy_srcu, idx);
 }
 EXPORT_SYMBOL_GPL(kvm_dmm_notify);

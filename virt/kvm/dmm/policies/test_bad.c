@@ -100,7 +100,7 @@ static int dmm_bad_fill(struct kvm_dmm_policy *policy, pgoff_t index,
 }
 
 static int dmm_bad_fetch(struct kvm_dmm_policy *policy, u64 token,
-			 struct page *page)
+			 struct page *page, unsigned int flags)
 {
 	struct page *copy = xa_load(policy->priv, token);
 	int r = dmm_bad(policy, DMM_BAD_FETCH);

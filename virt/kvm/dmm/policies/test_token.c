@@ -70,7 +70,7 @@ static void dmm_store_free_token(struct kvm_dmm_policy *policy, u64 token)
 }
 
 static int dmm_store_fetch(struct kvm_dmm_policy *policy, u64 token,
-			   struct page *page)
+			   struct page *page, unsigned int flags)
 {
 	struct dmm_store *store = policy->priv;
 	struct page *copy = xa_load(&store->pages, token);
