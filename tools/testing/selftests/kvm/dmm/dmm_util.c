@@ -345,6 +345,11 @@ static void guest_main(struct dmm_cmd *cmd)
 		case DMM_OP_CLI:
 			asm volatile("cli");
 			break;
+		case DMM_OP_JUMP:
+			for (i = sum = 0; i < cmd->pages; i++)
+				sum += p[i * cmd->seed % cmd->pages * WORDS];
+			cmd->result = sum;
+			break;
 		case DMM_OP_ADD:
 			for (i = 0; i < cmd->seed; i++)
 				asm volatile("lock incq %0" : "+m"(*p));

@@ -77,6 +77,8 @@ uint64_t dmm_nonzero_pages(const void *mem, uint64_t pages);
  * @DMM_OP_POKE: write @seed to one word
  * @DMM_OP_TOUCH: write @seed to the first word of pages
  * @DMM_OP_READ: sum up the first word of pages
+ * @DMM_OP_JUMP: the same, @seed pages further each time, until all were read:
+ *	@pages is a power of two and @seed odd
  * @DMM_OP_TOUCH_RANDOM: the same in random order, for a power of two of pages
  * @DMM_OP_READ_RANDOM: the same in random order, for a power of two of pages
  * @DMM_OP_CLI: have interrupts off from now on, so that no page fault is made
@@ -97,6 +99,7 @@ enum dmm_op {
 	DMM_OP_POKE,
 	DMM_OP_TOUCH,
 	DMM_OP_READ,
+	DMM_OP_JUMP,
 	DMM_OP_TOUCH_RANDOM,
 	DMM_OP_READ_RANDOM,
 	DMM_OP_CLI,
