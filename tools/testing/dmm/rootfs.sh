@@ -114,7 +114,7 @@ with_libs() {
 rootfs_kit() {
 	local key tree=$hostdir/kit rom
 	kit_cpio=$hostdir/kit.cpio
-	key=$(sha256sum "$DMM/rootfs.sh" "$DMM/guest-init" "$DMM/guestmem.c" "$DMM/guest" \
+	key=$(sha256sum "$DMM/rootfs.sh" "$DMM/guest-init" "$DMM/guestmem.c" "$DMM/guest" "$DMM/guest-restore" \
 		"$(command -v qemu-system-x86_64)" "$IMAGE/boot/vmlinuz-$KREL")
 	exec 7>"$hostdir/lock"
 	flock 7
@@ -130,7 +130,8 @@ rootfs_kit() {
 		mkdir -p "$tree/kit" "$tree/bin" "$tree/usr/share/qemu" "$tree/usr/share/seabios"
 		pack "$hostdir/guest" | gzip -1 >"$tree/kit/initrd"
 		cp "$IMAGE/boot/vmlinuz-$KREL" "$tree/kit/vmlinuz"
-		install -m 755 "$DMM/guest" "$tree/bin/guest"
+		install -m 755 "$DMM/guest" "$DMM/guest-restore" "$tree/bin/"
+		with_libs "$tree" /usr/bin/cp	# busybox's knows no holes
 		with_libs "$tree" /usr/bin/qemu-system-x86_64
 		for rom in bios-256k.bin bios.bin; do
 			cp -L "/usr/share/seabios/$rom" "$tree/usr/share/seabios/"
