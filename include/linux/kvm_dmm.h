@@ -189,7 +189,7 @@ struct kvm_dmm_around {
  *	with the handle @shared: take a reference for @lookup by
  *	kvm_dmm_shared_get().  A write to a shared frame with one user costs no
  *	copy.  Context as @lookup.  A policy that has the op gets all that it
- *	fetches for reading as shared frames.
+ *	fetches for reading as shared frames, in pools with a sharing domain.
  * @ahead: Say what the guest will touch after @index, which it has just
  *	touched: up to @max page offsets in @list.  Those that have frames are
  *	mapped before the guest goes on, so get them with kvm_dmm_fetch(), and

@@ -339,6 +339,7 @@ void kvm_dmm_ahead(struct kvm_vcpu *vcpu)
 	struct kvm_memory_slot *slot;
 	pgoff_t list[KVM_DMM_AHEAD_MAX];
 	struct kvm_dmm_pool *pool;
+	enum kvm_dmm_kind kind;
 	unsigned int i, n;
 
 	slot = kvm_vcpu_gfn_to_memslot(vcpu, vcpu->dmm_gfn);
@@ -351,7 +352,8 @@ void kvm_dmm_ahead(struct kvm_vcpu *vcpu)
 	/* What is mapped here is no reason to map more. */
 	vcpu->dmm_ahead = true;
 	for (i = 0; i < n; i++) {
-		if (kvm_dmm_peek(pool, list[i], NULL) != KVM_DMM_FRAME)
+		kind = kvm_dmm_peek(pool, list[i], NULL);
+		if (kind != KVM_DMM_FRAME && kind != KVM_DMM_SHARED)
 			continue;
 		range.gpa = dmm_index_to_gpa(pool, vcpu, list[i]);
 		if (range.gpa == INVALID_GPA)

@@ -686,7 +686,8 @@ struct kvm_dmm_shared *dmm_match_content(struct kvm_dmm_pool *pool,
  * @pool: the pool
  * @e: a busy entry with a token
  *
- * Return: True if the policy has a publish op.
+ * Return: True if the policy has a publish op, and the pool a domain: what no
+ *	other pool may join is better off writable.
  */
 bool dmm_wants_publish(struct kvm_dmm_pool *pool, u64 e)
 {
@@ -697,7 +698,8 @@ bool dmm_wants_publish(struct kvm_dmm_pool *pool, u64 e)
 	idx = srcu_read_lock(&pool->policy_srcu);
 	policy = srcu_dereference(pool->by_id[dmm_policy_id(e)],
 				  &pool->policy_srcu);
-	wants = policy->ops->publish && !READ_ONCE(policy->ejected);
+	wants = policy->ops->publish && !READ_ONCE(policy->ejected) &&
+		READ_ONCE(pool->domain[0]);
 	srcu_read_unlock(&pool->policy_srcu, idx);
 	return wants;
 }

@@ -36,6 +36,7 @@
  * @lock: serializes changes of @image
  * @image: the image, or NULL.  Changed under @lock and @order_lock, not while
  *	there are tokens.
+ * @template: frames that pools with the same image share; as @image
  * @total: pages that had to be restored when the image was attached
  * @remaining: tokens, those that are about to be made included
  * @step: pages between two notifications of progress
@@ -51,6 +52,7 @@ struct dmm_restore {
 	struct kvm_dmm_policy *policy;
 	struct mutex lock;	/* see above */
 	struct file *image;
+	struct dmm_template *template;
 	unsigned long total;
 	atomic_long_t remaining;
 	unsigned long step;
@@ -140,6 +142,22 @@ static void dmm_restore_free_token(struct kvm_dmm_policy *policy, u64 token)
 {
 	kvm_dmm_policy_count(policy, DMM_RELEASED, 1);
 	dmm_restore_done(policy->priv);
+}
+
+static struct kvm_dmm_shared *dmm_restore_lookup(struct kvm_dmm_policy *policy,
+						 u64 token)
+{
+	struct dmm_restore *restore = policy->priv;
+
+	return dmm_template_find(READ_ONCE(restore->template), token);
+}
+
+static void dmm_restore_publish(struct kvm_dmm_policy *policy, u64 token,
+				struct kvm_dmm_shared *shared)
+{
+	struct dmm_restore *restore = policy->priv;
+
+	dmm_template_add(READ_ONCE(restore->template), token, shared);
 }
 
 /*
@@ -295,13 +313,16 @@ static int dmm_restore_add(struct dmm_restore *restore)
 /* Let the image go; nothing depends on it. */
 static void dmm_restore_put(struct dmm_restore *restore)
 {
+	struct dmm_template *template = restore->template;
 	struct file *image = restore->image;
 
 	lockdep_assert_held(&restore->lock);
 	cancel_delayed_work_sync(&restore->filler);
 	mutex_lock(&restore->order_lock);
 	WRITE_ONCE(restore->image, NULL);
+	WRITE_ONCE(restore->template, NULL);
 	mutex_unlock(&restore->order_lock);
+	dmm_template_put(template);
 	if (image)
 		fput(image);
 	WRITE_ONCE(restore->total, 0);
@@ -310,6 +331,7 @@ static void dmm_restore_put(struct dmm_restore *restore)
 static int dmm_restore_set(struct dmm_restore *restore, const char *path)
 {
 	struct kvm_dmm_policy *policy = restore->policy;
+	struct dmm_template *template;
 	struct file *image;
 	int r;
 
@@ -323,9 +345,15 @@ static int dmm_restore_set(struct dmm_restore *restore, const char *path)
 	image = dmm_image_open(path, kvm_dmm_pool_pages(policy->pool));
 	if (IS_ERR(image))
 		return PTR_ERR(image);
+	template = dmm_template_get(image, policy->pool);
+	if (!template) {
+		fput(image);
+		return -ENOMEM;
+	}
 	dmm_restore_put(restore);
 	mutex_lock(&restore->order_lock);
 	WRITE_ONCE(restore->image, image);
+	WRITE_ONCE(restore->template, template);
 	mutex_unlock(&restore->order_lock);
 	r = dmm_restore_add(restore);
 	if (r) {
@@ -569,6 +597,8 @@ static struct kvm_dmm_policy_ops dmm_restore_ops = {
 	.detach = dmm_restore_detach,
 	.fetch = dmm_restore_fetch,
 	.free_token = dmm_restore_free_token,
+	.lookup = dmm_restore_lookup,
+	.publish = dmm_restore_publish,
 	.ahead = dmm_restore_ahead,
 	.tuned = dmm_restore_tuned,
 };

@@ -8,9 +8,11 @@
 #include <linux/types.h>
 
 struct file;
+struct kvm_dmm_pool;
+struct kvm_dmm_shared;
 struct page;
 
-/* image.c */
+/* restore_image.c */
 struct file *dmm_open(const char *path, int flags);
 struct file *dmm_image_open(const char *path, pgoff_t pages);
 void dmm_image_readahead(struct file *image, pgoff_t nr);
@@ -18,7 +20,7 @@ bool dmm_image_cached(struct file *image, pgoff_t nr);
 int dmm_image_read(struct file *image, pgoff_t nr, struct page *page,
 		   bool nowait);
 
-/* order.c */
+/* restore_order.c */
 struct dmm_order;
 struct dmm_record;
 
@@ -35,5 +37,16 @@ struct dmm_record *dmm_record_start(const char *path, pgoff_t pages);
 void dmm_record_add(struct dmm_record *record, pgoff_t index);
 unsigned long dmm_record_pages(const struct dmm_record *record);
 int dmm_record_finish(struct dmm_record *record);
+
+/* restore_share.c */
+struct dmm_template;
+
+struct dmm_template *dmm_template_get(struct file *image,
+				      struct kvm_dmm_pool *pool);
+void dmm_template_put(struct dmm_template *template);
+struct kvm_dmm_shared *dmm_template_find(struct dmm_template *template,
+					 pgoff_t nr);
+void dmm_template_add(struct dmm_template *template, pgoff_t nr,
+		      struct kvm_dmm_shared *shared);
 
 #endif /* _KVM_DMM_RESTORE_H */

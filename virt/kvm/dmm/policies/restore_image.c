@@ -194,8 +194,10 @@ int dmm_image_read(struct file *image, pgoff_t nr, struct page *page,
 			return r == -ENOMEM ? r : -EIO;
 	}
 	if (folio) {
-		if (copy_mc_highpage(page, folio_file_page(folio, nr)))
+		if (PageHWPoison(folio_file_page(folio, nr)))
 			r = -EIO;
+		else
+			copy_highpage(page, folio_file_page(folio, nr));
 		folio_put(folio);
 	}
 	/*
