@@ -140,6 +140,7 @@ DMM_TEST(restore, guest_reads)
 	EXPECT_EQ(PAGES, get(self, "stats/touched"));
 	EXPECT_EQ(0, get(self, "stats/filled"));
 	EXPECT_EQ(0, get(self, "stats/failed"));
+	EXPECT_EQ(0, dmm_pool_get(self->mem.ino, "shared_bytes"));
 
 	/* The guest's memory is its own: the image is only read. */
 	dmm_guest_fill(self->guest, DMM_GPA, PAGES, 2);
@@ -638,6 +639,105 @@ DMM_TEST(restore, bad_orders)
 	EXPECT_EQ(0, get(self, "order"));
 	ASSERT_EQ(0, set(self, "image", self->image));
 	EXPECT_EQ(0, dmm_guest_bad_pages(self->guest, DMM_GPA, PAGES, 1));
+}
+
+/* A second file that is restored from the same image, in @domain. */
+static struct dmm_mem other_file(struct __test_metadata *_metadata,
+				 FIXTURE_DATA(restore) *self,
+				 const char *domain)
+{
+	struct dmm_mem mem = dmm_mem_create(SIZE);
+
+	EXPECT_EQ(0, dmm_pool_set(mem.ino, "domain", domain));
+	EXPECT_EQ(0, dmm_pool_set(mem.ino, "policies", "+restore"));
+	EXPECT_EQ(0, dmm_pool_set(mem.ino, "restore/rate_bytes", "0"));
+	EXPECT_EQ(0, dmm_pool_set(mem.ino, "restore/image", self->image));
+	return mem;
+}
+
+/* Pools of one domain have one frame for what none of them has written. */
+DMM_TEST(restore, share)
+{
+	struct dmm_mem other, third;
+
+	/* Who pays for the frames that others use needs room for copies. */
+	ASSERT_EQ(0, dmm_pool_set_bytes(self->mem.ino, "max_bytes", 2 * SIZE));
+	ASSERT_EQ(0, dmm_pool_set(self->mem.ino, "domain", "restore"));
+	ASSERT_EQ(0, set(self, "image", self->image));
+	other = other_file(_metadata, self, "restore");
+	third = other_file(_metadata, self, "another");
+
+	EXPECT_EQ(0, dmm_guest_bad_pages(self->guest, DMM_GPA, PAGES, 1));
+	EXPECT_EQ(0, dmm_bad_pages(other.hva, 0, PAGES, 1));
+	EXPECT_EQ(0, dmm_bad_pages(third.hva, 0, PAGES, 1));
+	EXPECT_EQ(SIZE, resident(self));
+	EXPECT_EQ(0, dmm_pool_get(other.ino, "resident_bytes"));
+	EXPECT_EQ(SIZE, dmm_pool_get(other.ino, "shared_bytes"));
+	EXPECT_EQ(0, dmm_pool_get(other.ino, "restore/remaining_bytes"));
+	EXPECT_EQ(0, dmm_pool_get(other.ino, "restore/stats/touched"));
+	EXPECT_EQ(SIZE, dmm_pool_get(third.ino, "resident_bytes"));
+
+	/* Who writes gets a copy, and the others notice nothing. */
+	dmm_guest_fill(self->guest, DMM_GPA, PAGES / 2, 2);
+	dmm_fill(other.hva + SIZE / 2, PAGES / 2, PAGES / 4, 3);
+	EXPECT_EQ(0, dmm_guest_bad_pages(self->guest, DMM_GPA, PAGES / 2, 2));
+	EXPECT_EQ(PAGES / 2,
+		  dmm_guest_bad_pages(self->guest, DMM_GPA, PAGES, 1));
+	EXPECT_EQ(PAGES / 4, dmm_bad_pages(other.hva, 0, PAGES, 1));
+	EXPECT_EQ(0, dmm_bad_pages(other.hva + SIZE / 2, PAGES / 2, PAGES / 4, 3));
+	EXPECT_EQ(SIZE + SIZE / 2 + SIZE / 4, resident(self) +
+		  dmm_pool_get(other.ino, "resident_bytes"));
+
+	/* The first to come may go. */
+	ASSERT_EQ(0, fallocate(self->mem.fd, PUNCH, 0, SIZE));
+	ASSERT_EQ(0, dmm_pool_set(self->mem.ino, "policies", "-restore"));
+	EXPECT_EQ(PAGES / 4, dmm_bad_pages(other.hva, 0, PAGES, 1));
+	EXPECT_EQ(SIZE, dmm_pool_get(other.ino, "resident_bytes"));
+	EXPECT_EQ(0, dmm_bad_pages(third.hva, 0, PAGES, 1));
+	dmm_mem_free(&other);
+	dmm_mem_free(&third);
+}
+
+/* The same file with other content is another image. */
+DMM_TEST(restore, share_changed)
+{
+	struct dmm_mem other;
+
+	ASSERT_EQ(0, dmm_pool_set(self->mem.ino, "domain", "restore"));
+	ASSERT_EQ(0, set(self, "image", self->image));
+	EXPECT_EQ(0, dmm_guest_bad_pages(self->guest, DMM_GPA, PAGES, 1));
+	usleep(50000);
+	fill_image(self->fd, 2);
+	other = other_file(_metadata, self, "restore");
+	EXPECT_EQ(0, dmm_bad_pages(other.hva, 0, PAGES, 2));
+	EXPECT_EQ(0, dmm_guest_bad_pages(self->guest, DMM_GPA, PAGES, 1));
+	dmm_mem_free(&other);
+}
+
+/* Reading, writing and leaving at once. */
+DMM_TEST(restore, share_under_load)
+{
+	struct dmm_mem other;
+	pthread_t thread;
+	void *bad;
+	int i;
+
+	ASSERT_EQ(0, dmm_pool_set(self->mem.ino, "domain", "restore"));
+	for (i = 0; i < 4; i++) {
+		start_again(_metadata, self);
+		other = other_file(_metadata, self, "restore");
+		dmm_guest_start(self->guest, 0, DMM_OP_CHECK, DMM_GPA, PAGES, 1);
+		ASSERT_EQ(0, pthread_create(&thread, NULL, host_reader, &other));
+		ASSERT_EQ(0, dmm_pool_set(other.ino, "restore/rate_bytes", "1G"));
+		/* Writes that leave the content as it is take copies, too. */
+		ASSERT_EQ(0, dmm_guest_run(self->guest, 1, DMM_OP_FILL, DMM_GPA,
+					   PAGES / 2, 1));
+		pthread_join(thread, &bad);
+		EXPECT_EQ(NULL, bad);
+		EXPECT_EQ(0, dmm_guest_join(self->guest, 0));
+		EXPECT_EQ(0, self->guest->cpu[0].cmd->result);
+		dmm_mem_free(&other);
+	}
 }
 
 TEST_HARNESS_MAIN
