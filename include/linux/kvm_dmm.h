@@ -104,8 +104,8 @@ enum kvm_dmm_reason {
  * @first: first page offset that may be taken
  * @last: last page offset that may be taken
  * @nr_pages: how many pages are wanted
- * @nr_done: how many frames the policy has taken out; the policy counts, but
- *	no more is believed than what came free meanwhile
+ * @nr_done: how many pages came free; the policy counts, but no more is
+ *	believed than what came free meanwhile
  */
 struct kvm_dmm_reclaim {
 	enum kvm_dmm_reason reason;
@@ -157,8 +157,8 @@ struct kvm_dmm_around {
  *	below the limit, and to be had without effort.  Not called while a
  *	policy has a @fill op.  Of several policies the first is asked.  May
  *	sleep, but somebody waits.  No entry is busy.
- * @fetch: Bring the content of @token into @page.  May sleep; allocate with
- *	GFP_NOIO.  The entry is busy.  @flags: KVM_DMM_FETCH_*; with
+ * @fetch: Bring the content of @token into @page; page->index is where in the
+ *	file.  May sleep; allocate with GFP_NOIO.  The entry is busy.  @flags: KVM_DMM_FETCH_*; with
  *	KVM_DMM_FETCH_NOWAIT -EAGAIN has whoever accesses do something else
  *	until it is asked again without.  0: the token is used up.  1: the policy
  *	keeps the content; the core calls @free_token when the page is about
@@ -197,6 +197,7 @@ struct kvm_dmm_around {
  *	so.  May sleep.  No entry is busy.  The number of offsets, or 0.
  * @reclaim: Take frames out with the kvm_dmm_batch calls.  May sleep; allocate
  *	with GFP_NOIO.  May run on several CPUs at once.  No entry is busy.
+ *	Wait for no device if the reason is KVM_DMM_RECLAIM_LIMIT.
  *	0, or -errno for which the policy is ejected; having found nothing is
  *	no error.
  * @tuned: A number of this pool was written.  May sleep.
@@ -326,6 +327,8 @@ unsigned long kvm_dmm_pool_ino(struct kvm_dmm_pool *pool);
 unsigned long kvm_dmm_pool_pages(struct kvm_dmm_pool *pool);
 void kvm_dmm_pool_domain(struct kvm_dmm_pool *pool, char *domain);
 bool kvm_dmm_short(struct kvm_dmm_pool *pool);
+unsigned long kvm_dmm_pool_max(struct kvm_dmm_pool *pool);
+unsigned long kvm_dmm_pool_room(struct kvm_dmm_pool *pool);
 void kvm_dmm_notify(struct kvm_dmm_policy *policy, const char *name);
 void kvm_dmm_want_ahead(struct kvm_dmm_policy *policy, bool want);
 void kvm_dmm_charge_compressed(struct kvm_dmm_pool *pool, long bytes);
@@ -344,6 +347,8 @@ int kvm_dmm_batch_token(struct kvm_dmm_batch *batch,
 int kvm_dmm_batch_kept(struct kvm_dmm_batch *batch,
 		       struct kvm_dmm_policy *policy, pgoff_t index,
 		       u64 *token);
+int kvm_dmm_batch_forget(struct kvm_dmm_batch *batch,
+			 struct kvm_dmm_policy *policy, pgoff_t index);
 int kvm_dmm_batch_absent(struct kvm_dmm_batch *batch, pgoff_t index);
 struct page *kvm_dmm_batch_add_shared(struct kvm_dmm_batch *batch,
 				      pgoff_t index);

@@ -500,6 +500,40 @@ int kvm_dmm_batch_kept(struct kvm_dmm_batch *batch,
 EXPORT_SYMBOL_GPL(kvm_dmm_batch_kept);
 
 /**
+ * kvm_dmm_batch_forget - have a policy forget its copy of a frame that stays
+ * @batch: a batch to which the entry was added; it need not be taken
+ * @policy: the policy
+ * @index: page offset
+ *
+ * Calls the policy's free_token op.  The frame stays in the batch and may be
+ * written without telling the policy when it is given back.
+ *
+ * Context: May sleep.
+ * Return: 0; -ENOENT: the entry is not in the batch or not kept by @policy.
+ */
+int kvm_dmm_batch_forget(struct kvm_dmm_batch *batch,
+			 struct kvm_dmm_policy *policy, pgoff_t index)
+{
+	unsigned int i = dmm_offset(index);
+	u64 *entry = &batch->region->entry[i];
+	u64 e = READ_ONCE(*entry);
+	struct page *page;
+
+	if (!test_bit(i, batch->locked) || !(e & DMM_KEPT) ||
+	    dmm_policy_id(e) != policy->id)
+		return -ENOENT;
+	page = dmm_page(e);
+	dmm_free_token(batch->pool, policy->id, page_private(page));
+	set_page_private(page, 0);
+	/* Waiters may set their bit meanwhile. */
+	while (!try_cmpxchg64(entry, &e, dmm_mk_frame(page_to_pfn(page)) |
+			      (e & (DMM_BUSY | DMM_WAITERS))))
+		;
+	return 0;
+}
+EXPORT_SYMBOL_GPL(kvm_dmm_batch_forget);
+
+/**
  * kvm_dmm_batch_absent - give a frame up whose content is all zero
  * @batch: a batch after kvm_dmm_batch_take()
  * @index: page offset

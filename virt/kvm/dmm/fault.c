@@ -354,6 +354,7 @@ static int dmm_fault_fetch(struct dmm_fault *fault, struct page **pagep)
 	r = dmm_fault_lock(fault);
 	if (r)
 		goto free;
+	page->index = fault->index;
 	r = dmm_fetch_token(pool, fault->e, page, flags);
 	if (r < 0) {
 		/* Content that takes time: as with an entry that is busy. */

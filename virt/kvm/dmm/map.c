@@ -198,8 +198,8 @@ EXPORT_SYMBOL_GPL(kvm_dmm_peek);
  * @frames: out: KVM_DMM_REGION_PAGES bits, set for entries with a frame of their
  *	own
  * @written: out: of these, those that may have been written since they were
- *	protected
- * @block: out: the region is mapped as 2 MiB, or may be
+ *	protected; or NULL
+ * @block: out: the region is mapped as 2 MiB, or may be; or NULL
  *
  * As kvm_dmm_peek(), for a whole region at once.
  *
@@ -226,11 +226,13 @@ bool kvm_dmm_frames(struct kvm_dmm_pool *pool, pgoff_t base,
 			w |= (frame & !(e & DMM_WP)) << bit;
 		}
 		frames[word] = f;
-		written[word] = w;
+		if (written)
+			written[word] = w;
 	}
 	/* Pairs with the release that sets the block. */
-	*block = smp_load_acquire(&region->block) &&
-		 !atomic_read(&region->deviants);
+	if (block)
+		*block = smp_load_acquire(&region->block) &&
+			 !atomic_read(&region->deviants);
 	return true;
 }
 EXPORT_SYMBOL_GPL(kvm_dmm_frames);

@@ -57,6 +57,32 @@ unsigned long dmm_max(struct kvm_dmm_pool *pool)
 }
 
 /**
+ * kvm_dmm_pool_max - limit of a pool in pages
+ * @pool: the pool
+ *
+ * Context: Any.
+ * Return: What was set; otherwise the size of the file.
+ */
+unsigned long kvm_dmm_pool_max(struct kvm_dmm_pool *pool)
+{
+	return dmm_max(pool);
+}
+EXPORT_SYMBOL_GPL(kvm_dmm_pool_max);
+
+/**
+ * kvm_dmm_pool_room - how far a pool is below its limit
+ * @pool: the pool
+ *
+ * Context: Any.
+ * Return: Pages.
+ */
+unsigned long kvm_dmm_pool_room(struct kvm_dmm_pool *pool)
+{
+	return dmm_excess(dmm_max(pool), dmm_used(pool));
+}
+EXPORT_SYMBOL_GPL(kvm_dmm_pool_room);
+
+/**
  * dmm_charge_force - charge frames, whatever the limit
  * @pool: the pool
  * @nr: number of frames
@@ -140,8 +166,14 @@ static int dmm_charge_slow(struct kvm_dmm_pool *pool, unsigned long nr,
 	DEFINE_WAIT(wait);
 	int state, r = 0;
 
-	if (flags & (DMM_NOWAIT | DMM_SPARE))
+	if (flags & DMM_SPARE)
 		return -EBUSY;
+	if (flags & DMM_NOWAIT) {
+		/* To make room waits for no device. */
+		dmm_reclaim(pool, max(nr, DMM_RECLAIM_BATCH), 0, ULONG_MAX,
+			    KVM_DMM_RECLAIM_LIMIT);
+		return dmm_try_charge(pool, nr) ? 0 : -EBUSY;
+	}
 	state = flags & DMM_INTR ? TASK_INTERRUPTIBLE : TASK_KILLABLE;
 	for (;;) {
 		if (dmm_reclaim(pool, max(nr, DMM_RECLAIM_BATCH), 0, ULONG_MAX,
