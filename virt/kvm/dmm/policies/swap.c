@@ -1,0 +1,445 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * Dynamic memory mapping: the swap policy.
+ *
+ * DOC: A guest that is bigger than its pool
+ *
+ * When memory is wanted, the hand of swap_age.h goes on round the regions of
+ * the pool, and pages that have been idle move to the store of swap_store.c, as
+ * tokens, from where an access brings them back.
+ */
+#include <linux/mm.h>
+#include <linux/module.h>
+#include <linux/slab.h>
+
+#include "swap.h"
+
+/* Entries that are busy at once: a guest that touches one waits for all. */
+#define DMM_SWAP_CHUNK	64U
+
+static const char * const dmm_swap_compressors[] = { "lz4", "zstd", NULL };
+
+static const struct kvm_dmm_tunable dmm_swap_tunables[] = {
+	[DMM_SWAP_COMPRESSOR] = {
+		.name = "compressor",
+		.choices = dmm_swap_compressors,
+		.def = DMM_LZ4,
+	},
+	[DMM_SWAP_MAX_COMPRESSED] = {
+		.name = "max_compressed_percent",
+		.def = 80,
+		.max = 100,
+	},
+	{}
+};
+
+static const char * const dmm_swap_counters[] = {
+#define DMM_SWAP_STAT_NAME(name) [DMM_SWAP_##name] = #name,
+	DMM_SWAP_STATS(DMM_SWAP_STAT_NAME)
+#undef DMM_SWAP_STAT_NAME
+	NULL
+};
+
+static struct kmem_cache *dmm_swap_region_cache;
+
+static unsigned int dmm_swap_nr(pgoff_t index)
+{
+	return index & (KVM_DMM_REGION_PAGES - 1);
+}
+
+static struct dmm_swap_region *dmm_swap_region(struct dmm_swap *swap,
+					       pgoff_t index)
+{
+	return xa_load(&swap->regions, index / KVM_DMM_REGION_PAGES);
+}
+
+/* The same, made if need be; NULL without memory. */
+static struct dmm_swap_region *dmm_swap_region_get(struct dmm_swap *swap,
+						   pgoff_t index)
+{
+	struct dmm_swap_region *region = dmm_swap_region(swap, index), *old;
+
+	if (region)
+		return region;
+	region = kmem_cache_zalloc(dmm_swap_region_cache,
+				   GFP_NOIO | __GFP_NOWARN);
+	if (!region)
+		return NULL;
+	old = xa_cmpxchg(&swap->regions, index / KVM_DMM_REGION_PAGES, NULL,
+			 region, GFP_NOIO | __GFP_NOWARN);
+	if (!old)
+		return region;
+	kmem_cache_free(dmm_swap_region_cache, region);
+	return xa_is_err(old) ? NULL : old;
+}
+
+static int dmm_swap_attach(struct kvm_dmm_policy *policy)
+{
+	struct dmm_swap *swap = kzalloc(sizeof(*swap), GFP_KERNEL_ACCOUNT);
+	int r;
+
+	if (!swap)
+		return -ENOMEM;
+	r = dmm_store_init(&swap->store, policy);
+	if (r) {
+		kfree(swap);
+		return r;
+	}
+	spin_lock_init(&swap->lock);
+	xa_init(&swap->regions);
+	policy->priv = swap;
+	return 0;
+}
+
+static void dmm_swap_detach(struct kvm_dmm_policy *policy)
+{
+	struct dmm_swap *swap = policy->priv;
+	struct dmm_swap_region *region;
+	unsigned long i;
+
+	xa_for_each(&swap->regions, i, region)
+		kmem_cache_free(dmm_swap_region_cache, region);
+	xa_destroy(&swap->regions);
+	dmm_store_exit(&swap->store);
+	kfree(swap);
+}
+
+static int dmm_swap_fetch(struct kvm_dmm_policy *policy, u64 token,
+			  struct page *page, unsigned int flags)
+{
+	struct dmm_swap *swap = policy->priv;
+	struct dmm_swap_region *region = dmm_swap_region(swap, page->index);
+	unsigned int i = dmm_swap_nr(page->index);
+	bool active;
+	int r;
+
+	r = dmm_store_fetch(&swap->store, token, page);
+	if (r < 0 || !region)
+		return r;
+	spin_lock(&swap->lock);
+	active = dmm_age_returned(&swap->age, &region->state[i],
+				  region->evicted[i]);
+	if (r)
+		region->state[i] |= DMM_AGE_KEPT;
+	spin_unlock(&swap->lock);
+	kvm_dmm_policy_count(policy, DMM_SWAP_refault, 1);
+	if (active)
+		kvm_dmm_policy_count(policy, DMM_SWAP_refault_active, 1);
+	return r;
+}
+
+static void dmm_swap_free_token(struct kvm_dmm_policy *policy, u64 token)
+{
+	struct dmm_swap *swap = policy->priv;
+
+	dmm_store_free(&swap->store, token);
+}
+
+/**
+ * struct dmm_visit - what the hand does in a region
+ * @swap: the policy in the pool
+ * @rc: what the core wants
+ * @region: the region
+ * @base: page offset of its first page
+ * @go: pages that go
+ * @drop: pages that stay, but not their copies
+ * @all: take what is in use, too
+ * @full: nothing can be stored
+ */
+struct dmm_visit {
+	struct dmm_swap *swap;
+	struct kvm_dmm_reclaim *rc;
+	struct dmm_swap_region *region;
+	pgoff_t base;
+	DECLARE_BITMAP(go, KVM_DMM_REGION_PAGES);
+	DECLARE_BITMAP(drop, KVM_DMM_REGION_PAGES);
+	bool all;
+	bool full;
+};
+
+/* Age the pages of a region and find those that may go. */
+static void dmm_swap_look(struct dmm_visit *visit, bool pressure)
+{
+	DECLARE_BITMAP(frames, KVM_DMM_REGION_PAGES);
+	DECLARE_BITMAP(young, KVM_DMM_REGION_PAGES);
+	struct kvm_dmm_pool *pool = visit->swap->store.policy->pool;
+	struct dmm_age *age = &visit->swap->age;
+	struct kvm_dmm_reclaim *rc = visit->rc;
+	unsigned int i;
+	pgoff_t index;
+	u8 *state;
+
+	bitmap_zero(visit->go, KVM_DMM_REGION_PAGES);
+	bitmap_zero(visit->drop, KVM_DMM_REGION_PAGES);
+	if (kvm_dmm_frames(pool, visit->base, frames, NULL, NULL))
+		kvm_dmm_young(pool, visit->base, young);
+	else
+		bitmap_zero(young, KVM_DMM_REGION_PAGES);
+
+	spin_lock(&visit->swap->lock);
+	for (i = 0; i < KVM_DMM_REGION_PAGES; i++) {
+		state = &visit->region->state[i];
+		if (!test_bit(i, frames)) {
+			/* Gone by a hole, or not here yet. */
+			if (*state)
+				dmm_age_set(age, state, 0);
+			continue;
+		}
+		index = visit->base + i;
+		if ((dmm_age_visit(age, state, test_bit(i, young)) ||
+		     visit->all) && index >= rc->first && index <= rc->last)
+			__set_bit(i, visit->go);
+		else if (pressure && (*state & DMM_AGE_KEPT))
+			__set_bit(i, visit->drop);
+	}
+	spin_unlock(&visit->swap->lock);
+}
+
+/* Take up to DMM_SWAP_CHUNK pages out, from @i on; returns where to go on. */
+static unsigned int dmm_swap_evict(struct dmm_visit *visit, unsigned int i)
+{
+	struct kvm_dmm_pool *pool = visit->swap->store.policy->pool;
+	unsigned long want = visit->rc->nr_pages - visit->rc->nr_done;
+	DECLARE_BITMAP(gone, KVM_DMM_REGION_PAGES);
+	DECLARE_BITMAP(hard, KVM_DMM_REGION_PAGES);
+	struct dmm_swap_region *region = visit->region;
+	struct dmm_age *age = &visit->swap->age;
+	unsigned int first = i, n = 0, k;
+	struct kvm_dmm_batch batch;
+
+	want = min(want, DMM_SWAP_CHUNK);
+	if (!kvm_dmm_batch_start(&batch, pool, visit->base))
+		return KVM_DMM_REGION_PAGES;
+	for_each_set_bit_from(i, visit->go, KVM_DMM_REGION_PAGES) {
+		if (n == want)
+			break;
+		n += kvm_dmm_batch_add(&batch, visit->base + i);
+	}
+	kvm_dmm_batch_take(&batch);
+
+	bitmap_zero(gone, KVM_DMM_REGION_PAGES);
+	bitmap_zero(hard, KVM_DMM_REGION_PAGES);
+	for (k = first; k < i; k++) {
+		if (!kvm_dmm_batch_page(&batch, visit->base + k))
+			continue;
+		switch (dmm_store_page(&visit->swap->store, &batch,
+				       visit->base + k)) {
+		case 0:
+			__set_bit(k, gone);
+			visit->rc->nr_done++;
+			break;
+		case -E2BIG:
+			__set_bit(k, hard);
+			break;
+		case -ENOSPC:
+			/* The next may be one that takes no room. */
+			break;
+		default:
+			visit->full = true;
+		}
+		if (visit->full)
+			break;
+	}
+	kvm_dmm_batch_end(&batch);
+
+	/* Who came back meanwhile is taken for new. */
+	spin_lock(&visit->swap->lock);
+	for_each_set_bit(k, gone, KVM_DMM_REGION_PAGES)
+		region->evicted[k] = dmm_age_evicted(age, &region->state[k]);
+	for_each_set_bit(k, hard, KVM_DMM_REGION_PAGES)
+		dmm_age_become(age, &region->state[k], DMM_AGE_HARD);
+	spin_unlock(&visit->swap->lock);
+	return i;
+}
+
+/* Have pages that stay do without their copies. */
+static void dmm_swap_drop(struct dmm_visit *visit)
+{
+	struct kvm_dmm_policy *policy = visit->swap->store.policy;
+	struct kvm_dmm_batch batch;
+	unsigned int i, n = 0;
+	pgoff_t index;
+	long freed;
+
+	freed = atomic_long_read(&visit->swap->store.charged);
+	if (!kvm_dmm_batch_start(&batch, policy->pool, visit->base))
+		return;
+	for_each_set_bit(i, visit->drop, KVM_DMM_REGION_PAGES) {
+		index = visit->base + i;
+		if (!kvm_dmm_batch_add(&batch, index))
+			__clear_bit(i, visit->drop);
+		else if (!kvm_dmm_batch_forget(&batch, policy, index))
+			n++;
+	}
+	kvm_dmm_batch_end(&batch);
+	spin_lock(&visit->swap->lock);
+	for_each_set_bit(i, visit->drop, KVM_DMM_REGION_PAGES)
+		visit->region->state[i] &= ~DMM_AGE_KEPT;
+	spin_unlock(&visit->swap->lock);
+	kvm_dmm_policy_count(policy, DMM_SWAP_copy_dropped, n);
+	freed -= atomic_long_read(&visit->swap->store.charged);
+	if (freed > 0)
+		visit->rc->nr_done += freed;
+}
+
+/* The region where the hand is, which moves on; false if there is none. */
+static bool dmm_swap_next(struct dmm_swap *swap, bool hurry, pgoff_t *base)
+{
+	struct kvm_dmm_pool *pool = swap->store.policy->pool;
+	bool found;
+
+	spin_lock(&swap->lock);
+	*base = swap->hand;
+	found = kvm_dmm_next_region(pool, base, ULONG_MAX);
+	if (!found) {
+		dmm_age_revolution(&swap->age, hurry);
+		*base = 0;
+		found = kvm_dmm_next_region(pool, base, ULONG_MAX);
+	}
+	if (found)
+		swap->hand = *base + KVM_DMM_REGION_PAGES;
+	spin_unlock(&swap->lock);
+	return found;
+}
+
+/* Leave the hand where there is more to take, unless somebody moved it. */
+static void dmm_swap_stay(struct dmm_swap *swap, pgoff_t base)
+{
+	spin_lock(&swap->lock);
+	if (swap->hand == base + KVM_DMM_REGION_PAGES)
+		swap->hand = base;
+	spin_unlock(&swap->lock);
+}
+
+static void dmm_swap_visit(struct dmm_visit *visit, bool pressure)
+{
+	struct kvm_dmm_reclaim *rc = visit->rc;
+	unsigned int i = 0;
+
+	kvm_dmm_policy_count(visit->swap->store.policy, DMM_SWAP_visit, 1);
+	dmm_swap_look(visit, pressure);
+	if (!bitmap_empty(visit->drop, KVM_DMM_REGION_PAGES))
+		dmm_swap_drop(visit);
+	while (rc->nr_done < rc->nr_pages && !visit->full) {
+		i = find_next_bit(visit->go, KVM_DMM_REGION_PAGES, i);
+		if (i == KVM_DMM_REGION_PAGES)
+			return;
+		i = dmm_swap_evict(visit, i);
+		cond_resched();
+	}
+	if (find_next_bit(visit->go, KVM_DMM_REGION_PAGES, i) <
+	    KVM_DMM_REGION_PAGES)
+		dmm_swap_stay(visit->swap, visit->base);
+}
+
+/* Who names pages wants them out. */
+static void dmm_swap_reclaim_range(struct dmm_visit *visit)
+{
+	struct kvm_dmm_pool *pool = visit->swap->store.policy->pool;
+	struct kvm_dmm_reclaim *rc = visit->rc;
+	pgoff_t index = rc->first;
+
+	visit->all = true;
+	while (rc->nr_done < rc->nr_pages && !visit->full &&
+	       kvm_dmm_next_region(pool, &index, rc->last)) {
+		visit->base = round_down(index, KVM_DMM_REGION_PAGES);
+		visit->region = dmm_swap_region_get(visit->swap, index);
+		if (!visit->region)
+			break;
+		dmm_swap_visit(visit, false);
+		index = visit->base + KVM_DMM_REGION_PAGES;
+	}
+}
+
+static int dmm_swap_reclaim(struct kvm_dmm_policy *policy,
+			    struct kvm_dmm_reclaim *rc)
+{
+	struct dmm_visit visit = { .swap = policy->priv, .rc = rc };
+	unsigned int passes = 0;
+	bool pressure, must;
+	pgoff_t last = 0;
+
+	if (rc->reason == KVM_DMM_RECLAIM_ADVICE) {
+		dmm_swap_reclaim_range(&visit);
+		return 0;
+	}
+	/* These are not content with what can be spared. */
+	must = rc->reason == KVM_DMM_RECLAIM_LIMIT ||
+	       rc->reason == KVM_DMM_RECLAIM_USER;
+	/* At its limit, a pool has better uses for memory than copies. */
+	pressure = rc->reason != KVM_DMM_RECLAIM_USER;
+
+	while (rc->nr_done < rc->nr_pages && !visit.full) {
+		if (!dmm_swap_next(visit.swap, passes, &visit.base))
+			break;
+		if (visit.base <= last && visit.region) {
+			/* The hand has begun a new round. */
+			if (visit.all || (!must && passes == DMM_AGE_PASSES))
+				break;
+			visit.all = passes++ == DMM_AGE_PASSES;
+			if (pressure)
+				dmm_store_compact(&visit.swap->store);
+			if (rc->reason == KVM_DMM_RECLAIM_USER &&
+			    signal_pending(current))
+				break;
+		}
+		last = visit.base;
+		visit.region = dmm_swap_region_get(visit.swap, visit.base);
+		if (!visit.region)
+			break;
+		dmm_swap_visit(&visit, pressure);
+	}
+	return 0;
+}
+
+static struct kvm_dmm_policy_ops dmm_swap_ops = {
+	.name = "swap",
+	.owner = THIS_MODULE,
+	.tunables = dmm_swap_tunables,
+	.counters = dmm_swap_counters,
+	.attach = dmm_swap_attach,
+	.detach = dmm_swap_detach,
+	.fetch = dmm_swap_fetch,
+	.free_token = dmm_swap_free_token,
+	.reclaim = dmm_swap_reclaim,
+};
+
+static int __init dmm_swap_init(void)
+{
+	int r;
+
+	dmm_swap_region_cache = KMEM_CACHE(dmm_swap_region, SLAB_ACCOUNT);
+	if (!dmm_swap_region_cache)
+		return -ENOMEM;
+	r = dmm_codec_module_init();
+	if (r)
+		goto cache;
+	r = dmm_store_module_init();
+	if (r)
+		goto codec;
+	r = kvm_dmm_register_policy(&dmm_swap_ops);
+	if (r)
+		goto store;
+	return 0;
+store:
+	dmm_store_module_exit();
+codec:
+	dmm_codec_module_exit();
+cache:
+	kmem_cache_destroy(dmm_swap_region_cache);
+	return r;
+}
+module_init(dmm_swap_init);
+
+static void __exit dmm_swap_exit(void)
+{
+	kvm_dmm_unregister_policy(&dmm_swap_ops);
+	dmm_store_module_exit();
+	dmm_codec_module_exit();
+	kmem_cache_destroy(dmm_swap_region_cache);
+}
+module_exit(dmm_swap_exit);
+
+MODULE_DESCRIPTION("KVM dynamic memory mapping: swap");
+MODULE_ALIAS("kvm-dmm-policy-swap");
+MODULE_LICENSE("GPL");

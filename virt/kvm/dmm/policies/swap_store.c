@@ -1,0 +1,385 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * Dynamic memory mapping: where the swap policy keeps content.
+ *
+ * A page of one repeated word is nothing but a token that says so.  Any other
+ * is compressed, and the token leads to an object that says where it is.
+ */
+#include <linux/highmem.h>
+#include <linux/io.h>
+#include <linux/slab.h>
+#include <linux/string.h>
+#include <linux/zsmalloc.h>
+
+#include "swap.h"
+
+/*
+ * Tokens:
+ *
+ *	51   50 49                                      0
+ *	+------+----------------------------------------+
+ *	| kind | payload                                |
+ *	+------+----------------------------------------+
+ */
+#define DMM_TOKEN_KIND_SHIFT	50
+#define DMM_TOKEN_PAYLOAD	GENMASK_ULL(DMM_TOKEN_KIND_SHIFT - 1, 0)
+
+/**
+ * enum dmm_token_kind - what a token means
+ * @DMM_TOKEN_OBJECT: physical address of a struct dmm_object, in units of 8
+ * @DMM_TOKEN_WORD: the page is filled with this number
+ * @DMM_TOKEN_HALF: the page is filled with these 32 bits
+ */
+enum dmm_token_kind {
+	DMM_TOKEN_OBJECT,
+	DMM_TOKEN_WORD,
+	DMM_TOKEN_HALF,
+};
+
+/**
+ * struct dmm_object - the content of a page, somewhere
+ * @handle: of the compressed content
+ * @word: without compressed content: what the page is filled with
+ * @size: of the compressed content in bytes; 0: there is none
+ * @type: enum dmm_codec_type
+ *
+ * Belongs to whoever owns the entry with its token.
+ */
+struct dmm_object {
+	union {
+		unsigned long handle;
+		u64 word;
+	};
+	u16 size;
+	u8 type;
+};
+
+static struct kmem_cache *dmm_object_cache;
+static unsigned int dmm_object_max;	/* a larger one would take a page */
+
+static u64 dmm_mk_store_token(enum dmm_token_kind kind, u64 payload)
+{
+	return (u64)kind << DMM_TOKEN_KIND_SHIFT | payload;
+}
+
+static enum dmm_token_kind dmm_token_kind(u64 token)
+{
+	return token >> DMM_TOKEN_KIND_SHIFT;
+}
+
+static u64 dmm_object_token(struct dmm_object *object)
+{
+	return dmm_mk_store_token(DMM_TOKEN_OBJECT, virt_to_phys(object) >> 3);
+}
+
+static struct dmm_object *dmm_token_object(u64 token)
+{
+	return phys_to_virt((token & DMM_TOKEN_PAYLOAD) << 3);
+}
+
+static u64 dmm_token_word(u64 token)
+{
+	u64 v = token & DMM_TOKEN_PAYLOAD;
+
+	return dmm_token_kind(token) == DMM_TOKEN_WORD ? v : v << 32 | v;
+}
+
+/* Keep the pool's charge what zsmalloc has: whoever is last sees the truth. */
+static void dmm_store_charge(struct dmm_swap_store *store)
+{
+	long now = zs_get_total_pages(store->zs);
+	long old;
+
+	if (now == atomic_long_read(&store->charged))
+		return;
+	old = atomic_long_xchg(&store->charged, now);
+	kvm_dmm_charge_compressed(store->policy->pool,
+				  (now - old) * (long)PAGE_SIZE);
+}
+
+static bool dmm_same_filled(const u64 *p, u64 *word)
+{
+	const unsigned int n = PAGE_SIZE / sizeof(*p);
+	unsigned int i;
+
+	*word = p[0];
+	if (p[1] != p[0] || p[n - 1] != p[0])
+		return false;
+	for (i = 2; i < n; i += 2)
+		if ((p[i] ^ p[0]) | (p[i + 1] ^ p[0]))
+			return false;
+	return true;
+}
+
+static struct dmm_object *dmm_object_alloc(void)
+{
+	return kmem_cache_alloc(dmm_object_cache, GFP_NOIO | __GFP_NOWARN);
+}
+
+/* Forget what an object has, and the object. */
+static void dmm_object_free(struct dmm_swap_store *store,
+			    struct dmm_object *object)
+{
+	if (object->size) {
+		zs_free(store->zs, object->handle);
+		dmm_store_charge(store);
+	}
+	kmem_cache_free(dmm_object_cache, object);
+}
+
+static int dmm_store_same(u64 word, u64 *token)
+{
+	struct dmm_object *object;
+
+	if (word <= DMM_TOKEN_PAYLOAD) {
+		*token = dmm_mk_store_token(DMM_TOKEN_WORD, word);
+		return 0;
+	}
+	if (word >> 32 == (u32)word) {
+		*token = dmm_mk_store_token(DMM_TOKEN_HALF, (u32)word);
+		return 0;
+	}
+	object = dmm_object_alloc();
+	if (!object)
+		return -ENOMEM;
+	object->word = word;
+	object->size = 0;
+	*token = dmm_object_token(object);
+	return 0;
+}
+
+/* Is compressed content allowed to take more? */
+static bool dmm_store_full(struct dmm_swap_store *store)
+{
+	u64 percent = kvm_dmm_value(store->policy, DMM_SWAP_MAX_COMPRESSED);
+
+	return atomic_long_read(&store->charged) * 100ULL >=
+	       kvm_dmm_pool_max(store->policy->pool) * percent;
+}
+
+static int dmm_store_compressed(struct dmm_swap_store *store, const void *kaddr,
+				u64 *token)
+{
+	enum dmm_codec_type type = kvm_dmm_value(store->policy,
+						 DMM_SWAP_COMPRESSOR);
+	struct dmm_object *object;
+	struct dmm_codec *codec;
+	unsigned long handle;
+	const void *data;
+	unsigned int size;
+	int r = -ENOMEM;
+	void *to;
+
+	if (dmm_store_full(store)) {
+		kvm_dmm_policy_count(store->policy, DMM_SWAP_reject_full, 1);
+		return -ENOSPC;
+	}
+	object = dmm_object_alloc();
+	if (!object) {
+		kvm_dmm_policy_count(store->policy, DMM_SWAP_reject_nomem, 1);
+		return -ENOMEM;
+	}
+	codec = dmm_codec_get();
+	size = dmm_compress(codec, &type, kaddr, dmm_object_max, &data);
+	if (!size) {
+		kvm_dmm_policy_count(store->policy,
+				     DMM_SWAP_reject_incompressible, 1);
+		r = -E2BIG;
+		goto put;
+	}
+	handle = zs_malloc(store->zs, size, GFP_NOIO | __GFP_NOWARN |
+			   __GFP_HIGHMEM | __GFP_MOVABLE);
+	if (IS_ERR_VALUE(handle)) {
+		kvm_dmm_policy_count(store->policy, DMM_SWAP_reject_nomem, 1);
+		goto put;
+	}
+	to = zs_map_object(store->zs, handle, ZS_MM_WO);
+	memcpy(to, data, size);
+	zs_unmap_object(store->zs, handle);
+	dmm_codec_put(codec);
+	dmm_store_charge(store);
+
+	object->handle = handle;
+	object->size = size;
+	object->type = type;
+	*token = dmm_object_token(object);
+	return 0;
+put:
+	dmm_codec_put(codec);
+	kmem_cache_free(dmm_object_cache, object);
+	return r;
+}
+
+/**
+ * dmm_store_page - replace a frame of a batch by a token
+ * @store: the store
+ * @batch: a batch after kvm_dmm_batch_take()
+ * @index: page offset of a frame in it
+ *
+ * Context: May sleep.
+ * Return: 0; -E2BIG: the content does not compress; -ENOSPC: compressed content
+ *	takes as much as it may; -ENOMEM; -EBUSY: the policy is being detached.
+ *	On error the frame stays.
+ */
+int dmm_store_page(struct dmm_swap_store *store, struct kvm_dmm_batch *batch,
+		   pgoff_t index)
+{
+	struct kvm_dmm_policy *policy = store->policy;
+	struct page *page = kvm_dmm_batch_page(batch, index);
+	u64 token, word;
+	void *kaddr;
+	bool same;
+	int r;
+
+	if (!kvm_dmm_batch_kept(batch, policy, index, NULL)) {
+		kvm_dmm_policy_count(policy, DMM_SWAP_out_kept, 1);
+		return 0;
+	}
+	kaddr = kmap_local_page(page);
+	same = dmm_same_filled(kaddr, &word);
+	r = same ? dmm_store_same(word, &token) :
+		   dmm_store_compressed(store, kaddr, &token);
+	kunmap_local(kaddr);
+	if (r)
+		return r;
+	r = kvm_dmm_batch_token(batch, policy, index, token);
+	if (r)
+		dmm_store_free(store, token);
+	else
+		kvm_dmm_policy_count(policy, same ? DMM_SWAP_out_same :
+				     DMM_SWAP_out_compressed, 1);
+	return r;
+}
+
+static int dmm_store_decompress(struct dmm_swap_store *store,
+				struct dmm_object *object, void *kaddr)
+{
+	struct dmm_codec *codec = dmm_codec_get_for(object->type);
+	const void *from;
+	bool ok;
+
+	from = zs_map_object(store->zs, object->handle, ZS_MM_RO);
+	ok = dmm_decompress(codec, object->type, from, object->size, kaddr);
+	zs_unmap_object(store->zs, object->handle);
+	dmm_codec_put(codec);
+	return WARN_ON_ONCE(!ok) ? -EIO : 0;
+}
+
+/**
+ * dmm_store_fetch - bring content back
+ * @store: the store
+ * @token: the token
+ * @page: where the content goes
+ *
+ * Context: May sleep.
+ * Return: 0 if the token is used up; 1 if the store would rather keep it; or
+ *	-EIO.
+ */
+int dmm_store_fetch(struct dmm_swap_store *store, u64 token, struct page *page)
+{
+	struct kvm_dmm_policy *policy = store->policy;
+	enum dmm_token_kind kind = dmm_token_kind(token);
+	struct dmm_object *object = NULL;
+	void *kaddr = kmap_local_page(page);
+	int r = 0;
+
+	if (kind == DMM_TOKEN_OBJECT)
+		object = dmm_token_object(token);
+	if (!object || !object->size) {
+		memset64(kaddr, object ? object->word : dmm_token_word(token),
+			 PAGE_SIZE / sizeof(u64));
+		kvm_dmm_policy_count(policy, DMM_SWAP_in_same, 1);
+		if (object)
+			dmm_object_free(store, object);
+	} else {
+		r = dmm_store_decompress(store, object, kaddr);
+		kvm_dmm_policy_count(policy, DMM_SWAP_in_compressed, 1);
+		if (!r && kvm_dmm_pool_room(policy->pool) >=
+			  kvm_dmm_pool_max(policy->pool) / 16)
+			r = 1;
+		else if (!r)
+			dmm_object_free(store, object);
+	}
+	kunmap_local(kaddr);
+	return r;
+}
+
+/**
+ * dmm_store_free - forget content
+ * @store: the store
+ * @token: the token
+ *
+ * Context: May sleep.
+ */
+void dmm_store_free(struct dmm_swap_store *store, u64 token)
+{
+	if (dmm_token_kind(token) == DMM_TOKEN_OBJECT)
+		dmm_object_free(store, dmm_token_object(token));
+}
+
+/**
+ * dmm_store_compact - give memory back that lies between compressed pages
+ * @store: the store
+ *
+ * Context: May sleep.
+ */
+void dmm_store_compact(struct dmm_swap_store *store)
+{
+	zs_compact(store->zs);
+	dmm_store_charge(store);
+}
+
+/**
+ * dmm_store_init - make the store of a pool
+ * @store: the store
+ * @policy: the policy that is being attached
+ *
+ * Return: 0 or -ENOMEM.
+ */
+int dmm_store_init(struct dmm_swap_store *store, struct kvm_dmm_policy *policy)
+{
+	char name[32];
+
+	snprintf(name, sizeof(name), "kvm-dmm-%lu",
+		 kvm_dmm_pool_ino(policy->pool));
+	store->policy = policy;
+	atomic_long_set(&store->charged, 0);
+	store->zs = zs_create_pool(name);
+	return store->zs ? 0 : -ENOMEM;
+}
+
+/**
+ * dmm_store_exit - remove a store without content
+ * @store: the store
+ */
+void dmm_store_exit(struct dmm_swap_store *store)
+{
+	/* zsmalloc frees empty pages in the background. */
+	kvm_dmm_charge_compressed(store->policy->pool,
+				  -atomic_long_xchg(&store->charged, 0) *
+				  (long)PAGE_SIZE);
+	zs_destroy_pool(store->zs);
+}
+
+int dmm_store_module_init(void)
+{
+	struct zs_pool *zs;
+
+	dmm_object_cache = KMEM_CACHE(dmm_object, 0);
+	if (!dmm_object_cache)
+		return -ENOMEM;
+	/* zsmalloc works this out for the first pool. */
+	zs = zs_create_pool("kvm-dmm");
+	if (!zs) {
+		kmem_cache_destroy(dmm_object_cache);
+		return -ENOMEM;
+	}
+	dmm_object_max = min(zs_huge_class_size(zs) - 1, PAGE_SIZE - 1);
+	zs_destroy_pool(zs);
+	return 0;
+}
+
+void dmm_store_module_exit(void)
+{
+	kmem_cache_destroy(dmm_object_cache);
+}
