@@ -202,6 +202,16 @@ static uint64_t dmm_word(uint64_t seed, uint64_t page, uint64_t word)
 {
 	uint64_t x = seed * 0x9e3779b97f4a7c15UL + page * WORDS + word;
 
+	if (seed & DMM_MIXED && page % 8 < 3) {
+		/* One word all over: short, two halves, and any. */
+		x = page % 8 ? (seed & 0xffff) + page : 0;
+		if (page % 8 == 1)
+			x |= x << 32;
+		return page % 16 > 8 ? ~x : x;
+	}
+	if (seed & (DMM_MIXED | DMM_HALF) && word >= WORDS / 2)
+		return page;
+
 	x ^= x >> 29;
 	x *= 0xbf58476d1ce4e5b9UL;
 	return x | 1;

@@ -62,7 +62,15 @@ bool dmm_has_policy(unsigned long ino, const char *name);
 bool dmm_policy_loaded(const char *name);
 int dmm_write_file(const char *path, const void *buf, size_t len);
 
-/* Content: every page and every seed has another one, none is zero. */
+/*
+ * Content: every page and every seed has another one, none is zero.  It does
+ * not compress.  In the seed may be, besides a number below 65536:
+ * DMM_HALF: half of each page is one word over and over;
+ * DMM_MIXED: the same, and three pages of eight hold one word, or zeros.
+ */
+#define DMM_HALF		(1UL << 32)
+#define DMM_MIXED		(1UL << 33)
+
 void dmm_fill(void *mem, uint64_t first, uint64_t pages, uint64_t seed);
 uint64_t dmm_bad_pages(const void *mem, uint64_t first, uint64_t pages,
 		       uint64_t seed);

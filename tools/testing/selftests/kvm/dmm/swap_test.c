@@ -1,0 +1,468 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * The swap policy: a guest that is bigger than its pool.
+ */
+#include <signal.h>
+
+#include "dmm_util.h"
+#include "kselftest_harness.h"
+
+#define SIZE	(8UL << 20)
+#define PAGES	(SIZE / DMM_PAGE)
+#define PUNCH	(FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE)
+
+FIXTURE(swap) {
+	struct dmm_guest *guest;
+	struct dmm_mem mem;
+};
+
+FIXTURE_SETUP(swap)
+{
+	if (!dmm_policy_loaded("swap"))
+		SKIP(return, "no policy swap");
+
+	self->mem = dmm_mem_create(SIZE);
+	ASSERT_EQ(0, dmm_pool_set(self->mem.ino, "policies", "+swap"));
+	/* Far away, or the pool keeps a distance from its limit on its own. */
+	ASSERT_EQ(0, dmm_pool_set_bytes(self->mem.ino, "max_bytes", 4 * SIZE));
+	self->guest = dmm_guest_create(2);
+	dmm_guest_add_mem(self->guest, &self->mem);
+}
+
+FIXTURE_TEARDOWN(swap)
+{
+	dmm_guest_free(self->guest);
+	dmm_mem_free(&self->mem);
+}
+
+static uint64_t resident(unsigned long ino)
+{
+	return dmm_pool_get(ino, "resident_bytes");
+}
+
+static uint64_t swapped(unsigned long ino)
+{
+	return dmm_pool_get(ino, "swapped_bytes");
+}
+
+static uint64_t compressed(unsigned long ino)
+{
+	return dmm_pool_get(ino, "compressed_bytes");
+}
+
+static uint64_t stat(unsigned long ino, const char *name)
+{
+	char file[64];
+
+	snprintf(file, sizeof(file), "swap/stats/%s", name);
+	return dmm_pool_get(ino, file);
+}
+
+static void reclaim_all(struct __test_metadata *_metadata, unsigned long ino)
+{
+	ASSERT_EQ(0, dmm_pool_set_bytes(ino, "reclaim", SIZE));
+	EXPECT_EQ(0, resident(ino));
+	EXPECT_EQ(SIZE, swapped(ino));
+}
+
+DMM_TEST(swap, all_kinds)
+{
+	unsigned long ino = self->mem.ino;
+
+	dmm_guest_fill(self->guest, DMM_GPA, PAGES, DMM_MIXED | 1);
+	reclaim_all(_metadata, ino);
+	EXPECT_EQ(PAGES * 3 / 8, stat(ino, "out_same"));
+	EXPECT_EQ(PAGES * 5 / 8, stat(ino, "out_compressed"));
+	/* Half of each of five in eight, and not much besides. */
+	EXPECT_LE(SIZE * 5 / 16, compressed(ino));
+	EXPECT_GE(SIZE * 6 / 16, compressed(ino));
+
+	EXPECT_EQ(0, dmm_guest_bad_pages(self->guest, DMM_GPA, PAGES,
+					 DMM_MIXED | 1));
+	EXPECT_EQ(SIZE, resident(ino));
+	EXPECT_EQ(0, swapped(ino));
+	EXPECT_EQ(PAGES * 3 / 8, stat(ino, "in_same"));
+	EXPECT_EQ(PAGES * 5 / 8, stat(ino, "in_compressed"));
+	EXPECT_EQ(PAGES, stat(ino, "refault"));
+	/* What is in memory is brought back by the vCPU that wants it. */
+	EXPECT_EQ(0, vm_get_stat(self->guest->vm, "dmm_wait"));
+}
+
+DMM_TEST(swap, host_reads_and_writes)
+{
+	uint64_t *buf = malloc(SIZE);
+
+	ASSERT_NE(NULL, buf);
+	dmm_guest_fill(self->guest, DMM_GPA, PAGES, DMM_MIXED | 1);
+	reclaim_all(_metadata, self->mem.ino);
+	EXPECT_EQ(0, dmm_bad_pages(self->mem.hva, 0, PAGES, DMM_MIXED | 1));
+	reclaim_all(_metadata, self->mem.ino);
+	ASSERT_EQ(SIZE, pread(self->mem.fd, buf, SIZE, 0));
+	EXPECT_EQ(0, dmm_bad_pages(buf, 0, PAGES, DMM_MIXED | 1));
+
+	reclaim_all(_metadata, self->mem.ino);
+	dmm_fill(self->mem.hva, 0, PAGES, DMM_MIXED | 2);
+	EXPECT_EQ(0, dmm_guest_bad_pages(self->guest, DMM_GPA, PAGES,
+					 DMM_MIXED | 2));
+	reclaim_all(_metadata, self->mem.ino);
+	dmm_fill(buf, 0, PAGES, DMM_MIXED | 3);
+	ASSERT_EQ(SIZE, pwrite(self->mem.fd, buf, SIZE, 0));
+	reclaim_all(_metadata, self->mem.ino);
+	EXPECT_EQ(0, dmm_guest_bad_pages(self->guest, DMM_GPA, PAGES,
+					 DMM_MIXED | 3));
+	free(buf);
+}
+
+/* Without a device content that does not compress stays where it is. */
+DMM_TEST(swap, incompressible)
+{
+	unsigned long ino = self->mem.ino;
+
+	dmm_guest_fill(self->guest, DMM_GPA, PAGES, 1);
+	EXPECT_EQ(-EAGAIN, dmm_pool_set_bytes(ino, "reclaim", SIZE));
+	EXPECT_EQ(SIZE, resident(ino));
+	EXPECT_EQ(0, swapped(ino));
+	EXPECT_LE(PAGES, stat(ino, "reject_incompressible"));
+	EXPECT_EQ(0, dmm_guest_bad_pages(self->guest, DMM_GPA, PAGES, 1));
+
+	/* New content may compress. */
+	dmm_guest_fill(self->guest, DMM_GPA, PAGES, DMM_HALF | 1);
+	reclaim_all(_metadata, ino);
+	EXPECT_EQ(0, dmm_guest_bad_pages(self->guest, DMM_GPA, PAGES,
+					 DMM_HALF | 1));
+}
+
+DMM_TEST(swap, zstd)
+{
+	unsigned long ino = self->mem.ino;
+	uint64_t lz4;
+
+	dmm_guest_fill(self->guest, DMM_GPA, PAGES, DMM_HALF | 1);
+	ASSERT_EQ(0, posix_fadvise(self->mem.fd, 0, SIZE / 2,
+				   POSIX_FADV_DONTNEED));
+	lz4 = compressed(ino);
+	EXPECT_NE(0, lz4);
+	/* Both at once, each read as it was written. */
+	ASSERT_EQ(0, dmm_pool_set(ino, "swap/compressor", "zstd"));
+	ASSERT_EQ(0, posix_fadvise(self->mem.fd, SIZE / 2, SIZE / 2,
+				   POSIX_FADV_DONTNEED));
+	EXPECT_EQ(SIZE, swapped(ino));
+	EXPECT_GT(2 * lz4 + lz4 / 8, compressed(ino));
+	EXPECT_EQ(0, dmm_guest_bad_pages(self->guest, DMM_GPA, PAGES,
+					 DMM_HALF | 1));
+	EXPECT_EQ(-EINVAL, dmm_pool_set(ino, "swap/compressor", "gzip"));
+}
+
+/* What comes back unchanged goes out again without being stored again. */
+DMM_TEST(swap, kept_copies)
+{
+	unsigned long ino = self->mem.ino;
+	uint64_t i, n;
+
+	dmm_guest_fill(self->guest, DMM_GPA, PAGES, DMM_HALF | 1);
+	reclaim_all(_metadata, ino);
+	EXPECT_EQ(0, dmm_guest_bad_pages(self->guest, DMM_GPA, PAGES,
+					 DMM_HALF | 1));
+	EXPECT_NE(0, compressed(ino));
+
+	/* Some are written, by guest and host. */
+	for (i = 0; i < PAGES; i += 64) {
+		dmm_guest_fill(self->guest, DMM_GPA + i * DMM_PAGE, 1,
+			       DMM_HALF | 2);
+		dmm_fill(self->mem.hva + (i + 1) * DMM_PAGE, i + 1, 1,
+			 DMM_HALF | 3);
+	}
+	n = stat(ino, "out_compressed");
+	reclaim_all(_metadata, ino);
+	EXPECT_EQ(PAGES - 2 * PAGES / 64, stat(ino, "out_kept"));
+	EXPECT_EQ(n + 2 * PAGES / 64, stat(ino, "out_compressed"));
+	for (i = 0; i < PAGES; i++) {
+		uint64_t seed = i % 64 == 0 ? 2 : i % 64 == 1 ? 3 : 1;
+
+		ASSERT_EQ(0, dmm_bad_pages(self->mem.hva + i * DMM_PAGE, i, 1,
+					   DMM_HALF | seed));
+	}
+
+	/* Holes, truncation and the end of the policy find kept content, too. */
+	ASSERT_EQ(0, fallocate(self->mem.fd, PUNCH, 0, SIZE / 4));
+	ASSERT_EQ(0, ftruncate(self->mem.fd, SIZE / 2));
+	ASSERT_EQ(0, dmm_pool_set(ino, "policies", "-swap"));
+	EXPECT_EQ(0, compressed(ino));
+	EXPECT_EQ(0, dmm_nonzero_pages(self->mem.hva, PAGES / 4));
+	EXPECT_EQ(SIZE / 4, resident(ino));
+	EXPECT_EQ(0, dmm_bad_pages(self->mem.hva + SIZE / 4 + 2 * DMM_PAGE,
+				   PAGES / 4 + 2, 60, DMM_HALF | 1));
+}
+
+/* At the limit, copies make room before pages that are in use do. */
+DMM_TEST(swap, copies_make_room)
+{
+	unsigned long ino = self->mem.ino;
+
+	dmm_guest_fill(self->guest, DMM_GPA, PAGES, DMM_HALF | 1);
+	reclaim_all(_metadata, ino);
+	EXPECT_EQ(0, dmm_guest_bad_pages(self->guest, DMM_GPA, PAGES / 2,
+					 DMM_HALF | 1));
+	/* A half and its copies, and a half that is compressed. */
+	EXPECT_LT(SIZE * 7 / 8, resident(ino) + compressed(ino));
+	ASSERT_EQ(0, dmm_pool_set_bytes(ino, "max_bytes", SIZE * 7 / 8));
+	EXPECT_EQ(0, dmm_guest_bad_pages(self->guest, DMM_GPA, PAGES,
+					 DMM_HALF | 1));
+	EXPECT_NE(0, stat(ino, "copy_dropped"));
+	EXPECT_EQ(0, dmm_guest_bad_pages(self->guest, DMM_GPA, PAGES,
+					 DMM_HALF | 1));
+	EXPECT_GE(SIZE * 7 / 8, resident(ino) + compressed(ino));
+}
+
+/* A guest twice its pool, in order and at random, on two vCPUs. */
+DMM_TEST(swap, twice_the_pool)
+{
+	const uint64_t max = SIZE / 2;
+	unsigned long ino = self->mem.ino;
+	uint64_t i, page, bad = 0;
+	unsigned int seed = 1;
+
+	ASSERT_EQ(0, dmm_pool_set_bytes(ino, "max_bytes", max));
+	dmm_guest_fill(self->guest, DMM_GPA, PAGES, DMM_MIXED | 1);
+	EXPECT_GE(max, resident(ino) + compressed(ino));
+	EXPECT_EQ(SIZE, resident(ino) + swapped(ino));
+	EXPECT_EQ(0, dmm_guest_bad_pages(self->guest, DMM_GPA, PAGES,
+					 DMM_MIXED | 1));
+	for (i = 0; i < PAGES / 2; i++) {
+		page = rand_r(&seed) % PAGES;
+		ASSERT_EQ(0, dmm_guest_run(self->guest, i & 1, DMM_OP_CHECK,
+					   DMM_GPA + page * DMM_PAGE, 1,
+					   DMM_MIXED | 1));
+		bad += self->guest->cpu[i & 1].cmd->result;
+	}
+	EXPECT_EQ(0, bad);
+	dmm_guest_start(self->guest, 0, DMM_OP_CHECK, DMM_GPA, PAGES,
+			DMM_MIXED | 1);
+	dmm_guest_start(self->guest, 1, DMM_OP_CHECK, DMM_GPA, PAGES,
+			DMM_MIXED | 1);
+	for (i = 0; i < 2; i++) {
+		EXPECT_EQ(0, dmm_guest_join(self->guest, i));
+		EXPECT_EQ(0, self->guest->cpu[i].cmd->result);
+	}
+	EXPECT_EQ(0, dmm_bad_pages(self->mem.hva, 0, PAGES, DMM_MIXED | 1));
+	EXPECT_GE(max, resident(ino) + compressed(ino));
+}
+
+/* Guests count in their pages while the limit moves and all is taken out. */
+DMM_TEST(swap, limit_moves_under_load)
+{
+	unsigned long ino = self->mem.ino;
+	unsigned int seed = 1;
+	int cpu, i, r;
+
+	for (cpu = 0; cpu < 2; cpu++)
+		dmm_guest_start(self->guest, cpu, DMM_OP_COUNT,
+				DMM_GPA + cpu * (SIZE / 2), PAGES / 2, 0);
+	for (i = 0; i < 60; i++) {
+		uint64_t max = SIZE / 8 + rand_r(&seed) % SIZE;
+
+		r = dmm_pool_set_bytes(ino, "max_bytes", max);
+		ASSERT_TRUE(!r || r == -EBUSY);
+		if (!r)
+			EXPECT_GE(max, resident(ino) + compressed(ino));
+		if (i % 5 == 0)
+			dmm_pool_set_bytes(ino, "reclaim", SIZE);
+		usleep(10000);
+	}
+	ASSERT_EQ(0, dmm_pool_set_bytes(ino, "max_bytes", 2 * SIZE));
+	for (cpu = 0; cpu < 2; cpu++) {
+		dmm_guest_wait_rounds(self->guest, cpu, 2);
+		EXPECT_EQ(0, dmm_guest_stop(self->guest, cpu));
+		EXPECT_EQ(0, self->guest->cpu[cpu].cmd->result);
+		EXPECT_NE(0, self->guest->cpu[cpu].cmd->rounds);
+	}
+}
+
+/* The hot part of a guest stays when the cold part is asked for. */
+DMM_TEST(swap, hot_pages_stay)
+{
+	const uint64_t hot = PAGES / 4;
+	unsigned long ino = self->mem.ino;
+	uint64_t before;
+	int i;
+
+	dmm_guest_fill(self->guest, DMM_GPA, PAGES, DMM_HALF | 1);
+	dmm_guest_start(self->guest, 0, DMM_OP_STORM, DMM_GPA + SIZE / 2, hot, 0);
+	dmm_guest_wait_rounds(self->guest, 0, 10);
+	for (i = 0; i < 16; i++) {
+		dmm_guest_wait_rounds(self->guest, 0,
+				      self->guest->cpu[0].cmd->rounds + 4);
+		ASSERT_EQ(0, dmm_pool_set_bytes(ino, "reclaim", SIZE / 32));
+	}
+	EXPECT_EQ(0, dmm_guest_stop(self->guest, 0));
+	/* Half was asked for; a quarter is hot, and may not be among it. */
+	EXPECT_LE(SIZE / 2, swapped(ino) + stat(ino, "refault") * DMM_PAGE);
+	EXPECT_GE(hot / 8, stat(ino, "refault"));
+	before = stat(ino, "refault");
+	ASSERT_EQ(0, dmm_guest_run(self->guest, 0, DMM_OP_READ,
+				   DMM_GPA + SIZE / 2, hot, 0));
+	EXPECT_GE(before + hot / 8, stat(ino, "refault"));
+	EXPECT_EQ(0, dmm_guest_bad_pages(self->guest, DMM_GPA, PAGES / 2,
+					 DMM_HALF | 1));
+}
+
+/* No more than its share of the pool is compressed. */
+DMM_TEST(swap, compressed_pool_full)
+{
+	unsigned long ino = self->mem.ino;
+
+	ASSERT_EQ(0, dmm_pool_set_bytes(ino, "max_bytes", SIZE));
+	ASSERT_EQ(0, dmm_pool_set(ino, "swap/max_compressed_percent", "25"));
+	EXPECT_EQ(-ERANGE, dmm_pool_set(ino, "swap/max_compressed_percent", "101"));
+	dmm_guest_fill(self->guest, DMM_GPA, PAGES, DMM_HALF | 1);
+	EXPECT_EQ(-EAGAIN, dmm_pool_set_bytes(ino, "reclaim", SIZE));
+	EXPECT_NE(0, stat(ino, "reject_full"));
+	EXPECT_GE(SIZE / 4 + 16 * DMM_PAGE, compressed(ino));
+	EXPECT_NE(0, swapped(ino));
+	EXPECT_NE(0, resident(ino));
+
+	/* It does not fit: refused, nothing lost. */
+	EXPECT_EQ(-EBUSY, dmm_pool_set_bytes(ino, "max_bytes", SIZE / 4));
+	EXPECT_EQ(SIZE, dmm_pool_get(ino, "max_bytes"));
+	EXPECT_EQ(0, dmm_guest_bad_pages(self->guest, DMM_GPA, PAGES,
+					 DMM_HALF | 1));
+	ASSERT_EQ(0, dmm_pool_set(ino, "swap/max_compressed_percent", "default"));
+	EXPECT_EQ(80, dmm_pool_get(ino, "swap/max_compressed_percent"));
+}
+
+DMM_TEST(swap, holes_and_truncation)
+{
+	unsigned long ino = self->mem.ino;
+
+	dmm_guest_fill(self->guest, DMM_GPA, PAGES, DMM_HALF | 1);
+	reclaim_all(_metadata, ino);
+	ASSERT_EQ(0, fallocate(self->mem.fd, PUNCH, 0, SIZE / 2));
+	EXPECT_EQ(SIZE / 2, swapped(ino));
+	EXPECT_GE(SIZE / 4 + SIZE / 32, compressed(ino));
+	EXPECT_EQ(PAGES / 2,
+		  dmm_guest_nonzero_pages(self->guest, DMM_GPA, PAGES));
+	/* No more is there than a half. */
+	EXPECT_EQ(-EAGAIN, dmm_pool_set_bytes(ino, "reclaim", SIZE));
+	EXPECT_EQ(SIZE / 2, swapped(ino));
+	ASSERT_EQ(0, ftruncate(self->mem.fd, 0));
+	EXPECT_EQ(0, swapped(ino));
+	EXPECT_GE(4 * DMM_PAGE, compressed(ino));
+}
+
+DMM_TEST(swap, detach)
+{
+	unsigned long ino = self->mem.ino;
+
+	dmm_guest_fill(self->guest, DMM_GPA, PAGES, DMM_MIXED | 1);
+	reclaim_all(_metadata, ino);
+	ASSERT_EQ(0, dmm_pool_set_bytes(ino, "max_bytes", SIZE / 2));
+	EXPECT_EQ(-EBUSY, dmm_pool_set(ino, "policies", "-swap"));
+	EXPECT_TRUE(dmm_has_policy(ino, "swap"));
+	EXPECT_EQ(0, dmm_guest_bad_pages(self->guest, DMM_GPA, PAGES,
+					 DMM_MIXED | 1));
+	ASSERT_EQ(0, dmm_pool_set_bytes(ino, "max_bytes", 2 * SIZE));
+	ASSERT_EQ(0, dmm_pool_set(ino, "policies", "-swap"));
+	EXPECT_FALSE(dmm_has_policy(ino, "swap"));
+	EXPECT_EQ(SIZE, resident(ino));
+	EXPECT_EQ(0, swapped(ino));
+	EXPECT_EQ(0, compressed(ino));
+	EXPECT_EQ(0, dmm_guest_bad_pages(self->guest, DMM_GPA, PAGES,
+					 DMM_MIXED | 1));
+}
+
+/* Attached and detached again and again while guests count. */
+DMM_TEST(swap, attach_under_load)
+{
+	unsigned long ino = self->mem.ino;
+	int cpu, i, r;
+
+	for (cpu = 0; cpu < 2; cpu++)
+		dmm_guest_start(self->guest, cpu, DMM_OP_COUNT,
+				DMM_GPA + cpu * (SIZE / 2), 256, 0);
+	for (i = 0; i < 20; i++) {
+		r = dmm_pool_set_bytes(ino, "reclaim", SIZE);
+		ASSERT_TRUE(!r || r == -EAGAIN);
+		ASSERT_EQ(0, dmm_pool_set(ino, "policies", "-swap"));
+		ASSERT_EQ(0, swapped(ino));
+		ASSERT_EQ(0, compressed(ino));
+		ASSERT_EQ(0, dmm_pool_set(ino, "policies", "+swap"));
+	}
+	for (cpu = 0; cpu < 2; cpu++) {
+		dmm_guest_wait_rounds(self->guest, cpu, 2);
+		EXPECT_EQ(0, dmm_guest_stop(self->guest, cpu));
+		EXPECT_EQ(0, self->guest->cpu[cpu].cmd->result);
+	}
+}
+
+DMM_TEST(swap, fadvise)
+{
+	dmm_guest_fill(self->guest, DMM_GPA, PAGES, DMM_MIXED | 1);
+	ASSERT_EQ(0, posix_fadvise(self->mem.fd, SIZE / 4, SIZE / 2,
+				   POSIX_FADV_DONTNEED));
+	EXPECT_EQ(SIZE / 2, swapped(self->mem.ino));
+	EXPECT_EQ(SIZE / 2, resident(self->mem.ino));
+	EXPECT_EQ(0, dmm_guest_bad_pages(self->guest, DMM_GPA, PAGES / 4,
+					 DMM_MIXED | 1));
+	EXPECT_EQ(SIZE / 2, swapped(self->mem.ino));
+	ASSERT_EQ(0, posix_fadvise(self->mem.fd, 0, SIZE, POSIX_FADV_WILLNEED));
+	EXPECT_EQ(0, swapped(self->mem.ino));
+	EXPECT_EQ(0, dmm_guest_bad_pages(self->guest, DMM_GPA, PAGES,
+					 DMM_MIXED | 1));
+}
+
+/* Dirty logging sees what is written after it came back. */
+DMM_TEST(swap, dirty_log)
+{
+	uint64_t bitmap[PAGES / 64] = {};
+	int i, n = 0;
+
+	dmm_guest_fill(self->guest, DMM_GPA, PAGES, DMM_MIXED | 1);
+	dmm_guest_add_slot(self->guest, DMM_SLOT, KVM_MEM_LOG_DIRTY_PAGES,
+			   DMM_GPA, SIZE, self->mem.hva);
+	kvm_vm_get_dirty_log(self->guest->vm, DMM_SLOT, bitmap);
+	reclaim_all(_metadata, self->mem.ino);
+	EXPECT_EQ(0, dmm_guest_bad_pages(self->guest, DMM_GPA, PAGES,
+					 DMM_MIXED | 1));
+	kvm_vm_get_dirty_log(self->guest->vm, DMM_SLOT, bitmap);
+	reclaim_all(_metadata, self->mem.ino);
+	for (i = 0; i < 8; i++)
+		dmm_guest_poke(self->guest, DMM_GPA + i * 77 * DMM_PAGE, 1);
+	kvm_vm_get_dirty_log(self->guest->vm, DMM_SLOT, bitmap);
+	for (i = 0; i < 8; i++)
+		EXPECT_TRUE(bitmap[i * 77 / 64] & 1UL << i * 77 % 64);
+	for (i = 0; i < PAGES / 64; i++)
+		n += __builtin_popcountll(bitmap[i]);
+	EXPECT_EQ(8, n);
+}
+
+/* A process with all its memory swapped out is killed; the file goes. */
+DMM_TEST(swap, killed)
+{
+	unsigned long ino;
+	int fds[2], status;
+	pid_t pid;
+
+	ASSERT_EQ(0, pipe(fds));
+	pid = fork();
+	ASSERT_NE(-1, pid);
+	if (!pid) {
+		struct dmm_mem mem = dmm_mem_create(SIZE);
+		struct dmm_guest *guest = dmm_guest_create(1);
+
+		dmm_pool_set(mem.ino, "policies", "+swap");
+		dmm_pool_set_bytes(mem.ino, "max_bytes", SIZE / 4);
+		dmm_guest_add_mem(guest, &mem);
+		dmm_guest_start(guest, 0, DMM_OP_COUNT, DMM_GPA, PAGES, 0);
+		dmm_guest_wait_rounds(guest, 0, 2);
+		if (write(fds[1], &mem.ino, sizeof(mem.ino)) < 0)
+			exit(1);
+		pause();
+	}
+	ASSERT_EQ(sizeof(ino), read(fds[0], &ino, sizeof(ino)));
+	EXPECT_NE(0, swapped(ino));
+	kill(pid, SIGKILL);
+	waitpid(pid, &status, 0);
+	EXPECT_TRUE(dmm_pool_gone(ino));
+}
+
+TEST_HARNESS_MAIN
