@@ -212,8 +212,10 @@ bool kvm_dmm_frames(struct kvm_dmm_pool *pool, pgoff_t base,
 	struct kvm_dmm_region *region = dmm_region(pool, base);
 	unsigned int word, bit;
 
-	if (!region)
+	if (!region) {
+		bitmap_zero(frames, KVM_DMM_REGION_PAGES);
 		return false;
+	}
 	for (word = 0; word < BITS_TO_LONGS(KVM_DMM_REGION_PAGES); word++) {
 		u64 *entry = &region->entry[word * BITS_PER_LONG];
 		unsigned long f = 0, w = 0;
