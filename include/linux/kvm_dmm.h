@@ -158,12 +158,12 @@ struct kvm_dmm_around {
  *	policy has a @fill op.  Of several policies the first is asked.  May
  *	sleep, but somebody waits.  No entry is busy.
  * @fetch: Bring the content of @token into @page; page->index is where in the
- *	file.  May sleep; allocate with GFP_NOIO.  The entry is busy.  @flags: KVM_DMM_FETCH_*; with
- *	KVM_DMM_FETCH_NOWAIT -EAGAIN has whoever accesses do something else
- *	until it is asked again without.  0: the token is used up.  1: the policy
- *	keeps the content; the core calls @free_token when the page is about
- *	to be written or goes away, and may hand the same token back by
- *	kvm_dmm_batch_kept() instead of having the content stored again.
+ *	file.  May sleep; allocate with GFP_NOIO.  The entry is busy.  @flags:
+ *	KVM_DMM_FETCH_*; with KVM_DMM_FETCH_NOWAIT -EAGAIN has whoever accesses
+ *	do something else until it is asked again without.  0: the token is used
+ *	up.  1: the policy keeps the content; the core calls @free_token when
+ *	the page is about to be written or goes away, and may hand the same token
+ *	back by kvm_dmm_batch_kept() instead of having the content stored again.
  *	-errno: the access fails, the token stays; -EIO takes the place of what
  *	is no errno of system calls, of -EAGAIN and -EBUSY, and of -EINTR without
  *	a signal, as with @fill.  A policy whose fetch fails
@@ -305,6 +305,8 @@ static inline void kvm_dmm_policy_count(const struct kvm_dmm_policy *policy,
  * @taken: the frames are in no page table; otherwise they may be read-only
  * @locked: entries whose busy bit this batch holds
  * @frozen: of these, frames that nobody else can reach
+ * @gone: frames that left the map, to be freed together
+ * @nr_gone: their number
  *
  * Lives on the stack of a policy or of the core.  A batch that was started
  * must be ended; in between guests that touch its entries wait.
@@ -318,6 +320,8 @@ struct kvm_dmm_batch {
 	bool taken;
 	DECLARE_BITMAP(locked, KVM_DMM_REGION_PAGES);
 	DECLARE_BITMAP(frozen, KVM_DMM_REGION_PAGES);
+	struct list_head gone;
+	unsigned int nr_gone;
 };
 
 int kvm_dmm_register_policy(struct kvm_dmm_policy_ops *ops);

@@ -70,6 +70,8 @@ static void dmm_batch_init(struct kvm_dmm_batch *batch,
 	batch->taken = false;
 	bitmap_zero(batch->locked, KVM_DMM_REGION_PAGES);
 	bitmap_zero(batch->frozen, KVM_DMM_REGION_PAGES);
+	INIT_LIST_HEAD(&batch->gone);
+	batch->nr_gone = 0;
 }
 
 /**
@@ -409,6 +411,16 @@ void dmm_batch_set(struct kvm_dmm_batch *batch, pgoff_t index, u64 new)
 	dmm_unlock(batch->region, &batch->region->entry[i], new);
 }
 
+/* Pages that a batch keeps from being used again. */
+#define DMM_BATCH_GONE	32
+
+static void dmm_batch_free(struct kvm_dmm_batch *batch)
+{
+	put_pages_list(&batch->gone);
+	dmm_uncharge(batch->pool, batch->nr_gone);
+	batch->nr_gone = 0;
+}
+
 /* Replace a frozen frame by @new and free it. */
 static void dmm_batch_replace(struct kvm_dmm_batch *batch, pgoff_t index,
 			      u64 new)
@@ -419,8 +431,9 @@ static void dmm_batch_replace(struct kvm_dmm_batch *batch, pgoff_t index,
 	page_ref_unfreeze(page, 1);
 	dmm_frame_disown(page);
 	dmm_batch_set(batch, index, new);
-	put_page(page);
-	dmm_uncharge(batch->pool, 1);
+	list_add(&page->lru, &batch->gone);
+	if (++batch->nr_gone == DMM_BATCH_GONE)
+		dmm_batch_free(batch);
 }
 
 /**
@@ -569,6 +582,8 @@ EXPORT_SYMBOL_GPL(kvm_dmm_batch_absent);
  * kvm_dmm_batch_end - give back all entries that are left in a batch
  * @batch: the batch
  *
+ * Frees the frames that left the map.
+ *
  * Context: Any.
  */
 void kvm_dmm_batch_end(struct kvm_dmm_batch *batch)
@@ -577,6 +592,7 @@ void kvm_dmm_batch_end(struct kvm_dmm_batch *batch)
 
 	for_each_locked(batch, i)
 		dmm_batch_undo(batch, i);
+	dmm_batch_free(batch);
 }
 EXPORT_SYMBOL_GPL(kvm_dmm_batch_end);
 
