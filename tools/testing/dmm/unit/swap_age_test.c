@@ -189,7 +189,7 @@ static unsigned long versus_lru(unsigned int (*access)(void), unsigned int room)
 	ratio = (sim->refaults - before_sim) * 1000 /
 		(lru->refaults - before_lru);
 	if (getenv("VERBOSE"))
-		printf("# refaults: %lu, exact LRU %lu: %lu/1000; active %lu inactive %lu gen %u rev %u\n",
+		printf("# refaults: %lu, exact LRU %lu: %lu/1000; %lu active, %lu inactive, %u, %u\n",
 		       sim->refaults - before_sim, lru->refaults - before_lru,
 		       ratio, sim->age.nr_active, sim->age.nr_inactive,
 		       sim->age.gen, sim->age.rev);
@@ -266,7 +266,7 @@ UNIT_TEST(swap_age_sweep)
 		unsigned long with = hot_refaults(true, speeds[i]);
 
 		if (getenv("VERBOSE"))
-				printf("# hot refaults: %lu, with a sweep %lu\n",
+			printf("# hot refaults: %lu, with a sweep %lu\n",
 			       without, with);
 		/* A few without any are no ten per cent of anything. */
 		EXPECT(with <= without * 11 / 10 + PAGES / 200);
@@ -314,6 +314,71 @@ UNIT_TEST(swap_age_loop)
 		printf("# loop: %lu of %lu\n", sim->refaults, i);
 	EXPECT(sim->refaults <= i);
 	free(sim);
+}
+
+/*
+ * Cold pages are taken out, and no more of them come back than may: a guest
+ * whose pages are accessed with very different frequencies.
+ */
+UNIT_TEST(swap_cold_target)
+{
+	static u8 idle[PAGES];
+	static bool here[PAGES];
+	unsigned long pass, refaults = 0, late = 0, out = 0, target = 20;
+	unsigned int i, need = 0, period;
+	bool age_only;
+
+	memset(here, true, sizeof(here));
+	for (pass = 1; pass <= 2000; pass++) {
+		need = dmm_cold_adapt(need, refaults, target);
+		age_only = refaults > target;
+		EXPECT(need >= DMM_COLD_PASSES && need <= DMM_COLD_MAX);
+		refaults = 0;
+		out = 0;
+		for (i = 0; i < PAGES; i++) {
+			/* From every pass to once in 4096; a few never. */
+			period = 1 << i % 13;
+			if (i % 16 && !(unit_random() % period)) {
+				refaults += !here[i];
+				here[i] = true;
+				idle[i] = 0;
+			} else if (here[i] &&
+				   dmm_cold_pass(&idle[i], false, need) &&
+				   !age_only) {
+				here[i] = false;
+			}
+			out += !here[i];
+		}
+		if (pass > 1000)
+			late += refaults;
+	}
+	if (getenv("VERBOSE"))
+		printf("# cold: %lu of %u out, %lu refaults a pass, target %lu, need %u\n",
+		       out, PAGES, late / 1000, target, need);
+	EXPECT(out >= PAGES / 16);
+	EXPECT(late / 1000 <= target);
+}
+
+UNIT_TEST(swap_cold_after)
+{
+	unsigned int need = dmm_cold_adapt(0, 0, 0), i;
+	u8 idle = 0;
+
+	EXPECT_EQ(need, DMM_COLD_PASSES);
+	for (i = 1; i < DMM_COLD_PASSES; i++)
+		EXPECT(!dmm_cold_pass(&idle, false, need));
+	EXPECT(dmm_cold_pass(&idle, false, need));
+	EXPECT(!dmm_cold_pass(&idle, true, need));
+	EXPECT_EQ(idle, 0);
+	for (i = 0; i < 1000; i++)
+		dmm_cold_pass(&idle, false, need);
+	EXPECT_EQ(idle, DMM_COLD_MAX);
+	for (i = 0; i < 10; i++)
+		need = dmm_cold_adapt(need, 1, 0);
+	EXPECT_EQ(need, DMM_COLD_MAX);
+	for (i = 0; i < 300; i++)
+		need = dmm_cold_adapt(need, 0, 0);
+	EXPECT_EQ(need, DMM_COLD_PASSES);
 }
 
 /* The counts are those of the states, whatever happened. */

@@ -30,11 +30,25 @@ static const struct kvm_dmm_tunable dmm_swap_tunables[] = {
 		.def = 80,
 		.max = 100,
 	},
+	[DMM_SWAP_COLD_AFTER_MS] = {
+		.name = "cold_after_ms",
+		.max = 24 * 60 * 60 * 1000,
+	},
+	[DMM_SWAP_PAGES_PER_SECOND] = {
+		.name = "pages_per_second",
+		.def = 25600,
+		.max = 1 << 30,
+	},
+	[DMM_SWAP_REFAULTS_PER_SECOND] = {
+		.name = "refaults_per_second",
+		.def = 100,
+		.max = 1 << 30,
+	},
 	{}
 };
 
 static const char * const dmm_swap_counters[] = {
-#define DMM_SWAP_STAT_NAME(name) [DMM_SWAP_##name] = #name,
+#define DMM_SWAP_STAT_NAME(name) #name,
 	DMM_SWAP_STATS(DMM_SWAP_STAT_NAME)
 #undef DMM_SWAP_STAT_NAME
 	NULL
@@ -73,6 +87,8 @@ static struct dmm_swap_region *dmm_swap_region_get(struct dmm_swap *swap,
 	return xa_is_err(old) ? NULL : old;
 }
 
+static void dmm_swap_cold_work(struct work_struct *work);
+
 static int dmm_swap_attach(struct kvm_dmm_policy *policy)
 {
 	struct dmm_swap *swap = kzalloc(sizeof(*swap), GFP_KERNEL_ACCOUNT);
@@ -88,6 +104,8 @@ static int dmm_swap_attach(struct kvm_dmm_policy *policy)
 	spin_lock_init(&swap->lock);
 	xa_init(&swap->regions);
 	policy->priv = swap;
+	INIT_DEFERRABLE_WORK(&swap->cold_work, dmm_swap_cold_work);
+	queue_delayed_work(system_unbound_wq, &swap->cold_work, HZ);
 	return 0;
 }
 
@@ -97,6 +115,8 @@ static void dmm_swap_detach(struct kvm_dmm_policy *policy)
 	struct dmm_swap_region *region;
 	unsigned long i;
 
+	/* It takes nothing out any more, as the core refuses. */
+	cancel_delayed_work_sync(&swap->cold_work);
 	xa_for_each(&swap->regions, i, region)
 		kmem_cache_free(dmm_swap_region_cache, region);
 	xa_destroy(&swap->regions);
@@ -121,6 +141,8 @@ static int dmm_swap_fetch(struct kvm_dmm_policy *policy, u64 token,
 				  region->evicted[i]);
 	if (r)
 		region->state[i] |= DMM_AGE_KEPT;
+	region->idle[i] = 0;
+	swap->nr_refaults++;
 	spin_unlock(&swap->lock);
 	kvm_dmm_policy_count(policy, DMM_SWAP_refault, 1);
 	if (active)
@@ -143,6 +165,7 @@ static void dmm_swap_free_token(struct kvm_dmm_policy *policy, u64 token)
  * @base: page offset of its first page
  * @go: pages that go
  * @drop: pages that stay, but not their copies
+ * @cold: passes after which a page is cold, if that is what is looked for
  * @all: take what is in use, too
  * @full: nothing can be stored
  */
@@ -153,6 +176,7 @@ struct dmm_visit {
 	pgoff_t base;
 	DECLARE_BITMAP(go, KVM_DMM_REGION_PAGES);
 	DECLARE_BITMAP(drop, KVM_DMM_REGION_PAGES);
+	unsigned int cold;
 	bool all;
 	bool full;
 };
@@ -167,6 +191,7 @@ static void dmm_swap_look(struct dmm_visit *visit, bool pressure)
 	struct kvm_dmm_reclaim *rc = visit->rc;
 	unsigned int i;
 	pgoff_t index;
+	bool go;
 	u8 *state;
 
 	bitmap_zero(visit->go, KVM_DMM_REGION_PAGES);
@@ -186,8 +211,15 @@ static void dmm_swap_look(struct dmm_visit *visit, bool pressure)
 			continue;
 		}
 		index = visit->base + i;
-		if ((dmm_age_visit(age, state, test_bit(i, young)) ||
-		     visit->all) && index >= rc->first && index <= rc->last)
+		go = dmm_age_visit(age, state, test_bit(i, young));
+		if (visit->cold)
+			go = dmm_cold_pass(&visit->region->idle[i],
+					   test_bit(i, young), visit->cold) &&
+			     dmm_age_kind(*state) != DMM_AGE_HARD;
+		else if (test_bit(i, young))
+			visit->region->idle[i] = 0;
+		if ((go || visit->all) && index >= rc->first &&
+		    index <= rc->last)
 			__set_bit(i, visit->go);
 		else if (pressure && (*state & DMM_AGE_KEPT))
 			__set_bit(i, visit->drop);
@@ -327,8 +359,8 @@ static void dmm_swap_visit(struct dmm_visit *visit, bool pressure)
 		i = dmm_swap_evict(visit, i);
 		cond_resched();
 	}
-	if (find_next_bit(visit->go, KVM_DMM_REGION_PAGES, i) <
-	    KVM_DMM_REGION_PAGES)
+	if (!visit->cold && find_next_bit(visit->go, KVM_DMM_REGION_PAGES, i) <
+			    KVM_DMM_REGION_PAGES)
 		dmm_swap_stay(visit->swap, visit->base);
 }
 
@@ -390,6 +422,58 @@ static int dmm_swap_reclaim(struct kvm_dmm_policy *policy,
 		dmm_swap_visit(&visit, pressure);
 	}
 	return 0;
+}
+
+/* Take cold pages out, as many as the budget for @ms milliseconds allows. */
+static void dmm_swap_cold(struct dmm_swap *swap, unsigned int ms)
+{
+	struct kvm_dmm_policy *policy = swap->store.policy;
+	struct kvm_dmm_reclaim rc = { .last = ULONG_MAX };
+	struct dmm_visit visit = { .swap = swap, .rc = &rc };
+	unsigned long refaults, done;
+	pgoff_t index = 0;
+	u64 target;
+
+	spin_lock(&swap->lock);
+	refaults = swap->nr_refaults;
+	swap->nr_refaults = 0;
+	spin_unlock(&swap->lock);
+	target = kvm_dmm_value(policy, DMM_SWAP_REFAULTS_PER_SECOND) * ms / 1000;
+	swap->cold_need = dmm_cold_adapt(swap->cold_need, refaults, target);
+	visit.cold = swap->cold_need;
+	/* While too much comes back, pages only age. */
+	if (refaults <= target)
+		rc.nr_pages = kvm_dmm_value(policy, DMM_SWAP_PAGES_PER_SECOND) *
+			      ms / 1000;
+
+	while (!visit.full &&
+	       kvm_dmm_next_region(policy->pool, &index, ULONG_MAX)) {
+		visit.base = round_down(index, KVM_DMM_REGION_PAGES);
+		visit.region = dmm_swap_region_get(swap, index);
+		if (!visit.region)
+			break;
+		done = rc.nr_done;
+		dmm_swap_visit(&visit, false);
+		kvm_dmm_policy_count(policy, DMM_SWAP_cold, rc.nr_done - done);
+		index = visit.base + KVM_DMM_REGION_PAGES;
+		cond_resched();
+	}
+}
+
+static void dmm_swap_cold_work(struct work_struct *work)
+{
+	struct dmm_swap *swap = container_of(to_delayed_work(work),
+					     struct dmm_swap, cold_work);
+	unsigned int ms = kvm_dmm_value(swap->store.policy,
+					DMM_SWAP_COLD_AFTER_MS);
+
+	/* Without it, look now and then whether it was set. */
+	if (ms) {
+		ms = max(ms / DMM_COLD_PASSES, 1U);
+		dmm_swap_cold(swap, ms);
+	}
+	queue_delayed_work(system_unbound_wq, &swap->cold_work,
+			   msecs_to_jiffies(ms ?: 1000));
 }
 
 static struct kvm_dmm_policy_ops dmm_swap_ops = {

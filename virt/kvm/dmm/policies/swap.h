@@ -11,6 +11,7 @@
 #include <linux/atomic.h>
 #include <linux/kvm_dmm.h>
 #include <linux/spinlock.h>
+#include <linux/workqueue.h>
 #include <linux/xarray.h>
 
 #include "swap_age.h"
@@ -20,6 +21,9 @@ struct zs_pool;
 enum dmm_swap_tunable {
 	DMM_SWAP_COMPRESSOR,
 	DMM_SWAP_MAX_COMPRESSED,
+	DMM_SWAP_COLD_AFTER_MS,
+	DMM_SWAP_PAGES_PER_SECOND,
+	DMM_SWAP_REFAULTS_PER_SECOND,
 };
 
 /* Counters, by cause; each is a file in pools/<ino>/swap/stats/. */
@@ -30,6 +34,7 @@ enum dmm_swap_tunable {
 	S(in_same)		/* in: filled with a word */		\
 	S(in_compressed)	/* in: decompressed */			\
 	S(copy_dropped)		/* a kept copy had to make room */	\
+	S(cold)			/* out: before memory was wanted */	\
 	S(refault)		/* came back */				\
 	S(refault_active)	/* came back so soon that it is active */ \
 	S(reject_incompressible) /* stays: too large compressed */	\
@@ -70,10 +75,12 @@ struct dmm_swap_store {
  * struct dmm_swap_region - what is known about the pages of a region
  * @state: of each page; see swap_age.h
  * @evicted: when it was taken out; see dmm_age_evicted()
+ * @idle: see dmm_cold_pass()
  */
 struct dmm_swap_region {
 	u8 state[KVM_DMM_REGION_PAGES];
 	u16 evicted[KVM_DMM_REGION_PAGES];
+	u8 idle[KVM_DMM_REGION_PAGES];
 };
 
 /**
@@ -84,6 +91,9 @@ struct dmm_swap_region {
  *	looking one up takes no lock
  * @age: all pages together
  * @hand: page offset where the hand goes on
+ * @nr_refaults: pages that came back since the last pass for cold pages
+ * @cold_work: takes cold pages out; has @cold_need for itself
+ * @cold_need: see dmm_cold_adapt()
  */
 struct dmm_swap {
 	struct dmm_swap_store store;
@@ -91,6 +101,10 @@ struct dmm_swap {
 	struct xarray regions;
 	struct dmm_age age;
 	pgoff_t hand;
+	unsigned long nr_refaults;
+
+	struct delayed_work cold_work;
+	unsigned int cold_need;
 };
 
 /* swap_store.c */

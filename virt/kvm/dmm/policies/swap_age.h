@@ -184,4 +184,49 @@ static inline void dmm_age_revolution(struct dmm_age *age, bool hurry)
 		age->gen++;
 }
 
+/*
+ * Taking out what is cold before anybody wants the memory: a worker passes all
+ * regions DMM_COLD_PASSES times in the time after which a page is cold, and
+ * takes those out that were idle as often as is needed.  How often that is
+ * adapts: it doubles when more pages come back than allowed.
+ */
+#define DMM_COLD_PASSES		4U
+#define DMM_COLD_MAX		240U
+
+/**
+ * dmm_cold_pass - the worker passes a page
+ * @idle: passes that the page has been idle
+ * @young: it was accessed
+ * @need: passes after which it is cold
+ *
+ * Return: True if it is cold.
+ */
+static inline bool dmm_cold_pass(u8 *idle, bool young, unsigned int need)
+{
+	if (young)
+		*idle = 0;
+	else if (*idle < DMM_COLD_MAX)
+		++*idle;
+	return *idle >= need;
+}
+
+/**
+ * dmm_cold_adapt - how often a page has to be idle from now on
+ * @need: so far; 0 at first
+ * @refaults: pages that came back since the last pass
+ * @target: how many may
+ *
+ * Return: Passes, DMM_COLD_PASSES to DMM_COLD_MAX.
+ */
+static inline unsigned int dmm_cold_adapt(unsigned int need,
+					  unsigned long refaults,
+					  unsigned long target)
+{
+	if (refaults > target)
+		return min(max(need, DMM_COLD_PASSES) * 2, DMM_COLD_MAX);
+	if (refaults > target / 2)
+		return max(need, DMM_COLD_PASSES);
+	return need > DMM_COLD_PASSES ? need - 1 : DMM_COLD_PASSES;
+}
+
 #endif /* _KVM_DMM_SWAP_AGE_H */

@@ -100,15 +100,20 @@ static void dmm_store_charge(struct dmm_swap_store *store)
 static bool dmm_same_filled(const u64 *p, u64 *word)
 {
 	const unsigned int n = PAGE_SIZE / sizeof(*p);
+	u64 any = p[0], all = p[0];
 	unsigned int i;
 
 	*word = p[0];
-	if (p[1] != p[0] || p[n - 1] != p[0])
+	/* Most other pages are found out here. */
+	if (p[1] != p[0] || p[n / 2] != p[0] || p[n - 1] != p[0])
 		return false;
-	for (i = 2; i < n; i += 2)
-		if ((p[i] ^ p[0]) | (p[i + 1] ^ p[0]))
-			return false;
-	return true;
+	for (i = 0; i < n; i += 8) {
+		any |= p[i] | p[i + 1] | p[i + 2] | p[i + 3] |
+		       p[i + 4] | p[i + 5] | p[i + 6] | p[i + 7];
+		all &= p[i] & p[i + 1] & p[i + 2] & p[i + 3] &
+		       p[i + 4] & p[i + 5] & p[i + 6] & p[i + 7];
+	}
+	return any == all;
 }
 
 static struct dmm_object *dmm_object_alloc(void)

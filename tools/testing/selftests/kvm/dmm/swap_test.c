@@ -306,6 +306,39 @@ DMM_TEST(swap, hot_pages_stay)
 					 DMM_HALF | 1));
 }
 
+/* What is idle goes without anybody asking; what is in use stays. */
+DMM_TEST(swap, cold_pages_go)
+{
+	const uint64_t hot = PAGES / 8;
+	unsigned long ino = self->mem.ino;
+	int tries;
+
+	dmm_guest_fill(self->guest, DMM_GPA, PAGES, DMM_HALF | 1);
+	EXPECT_EQ(0, dmm_pool_get(ino, "swap/cold_after_ms"));
+	usleep(1500000);
+	EXPECT_EQ(0, swapped(ino));
+
+	ASSERT_EQ(0, dmm_pool_set(ino, "swap/cold_after_ms", "1000"));
+	dmm_guest_start(self->guest, 0, DMM_OP_STORM, DMM_GPA, hot, 0);
+	for (tries = 0; tries < 200 && stat(ino, "cold") < PAGES * 6 / 8; tries++)
+		usleep(100000);
+	EXPECT_EQ(0, dmm_guest_stop(self->guest, 0));
+	EXPECT_LE(PAGES * 6 / 8, stat(ino, "cold"));
+	EXPECT_GE(hot / 4, stat(ino, "refault"));
+	EXPECT_LE(SIZE * 6 / 8, swapped(ino) + hot / 4 * DMM_PAGE);
+	ASSERT_EQ(0, dmm_pool_set(ino, "swap/cold_after_ms", "0"));
+	EXPECT_EQ(0, dmm_guest_bad_pages(self->guest, DMM_GPA + SIZE / 2,
+					 PAGES / 2, DMM_HALF | 1));
+
+	/* Not faster than allowed. */
+	ASSERT_EQ(0, posix_fadvise(self->mem.fd, 0, SIZE, POSIX_FADV_WILLNEED));
+	EXPECT_EQ(0, swapped(ino));
+	ASSERT_EQ(0, dmm_pool_set(ino, "swap/pages_per_second", "100"));
+	ASSERT_EQ(0, dmm_pool_set(ino, "swap/cold_after_ms", "400"));
+	usleep(3000000);
+	EXPECT_GE(1000 * DMM_PAGE, swapped(ino));
+}
+
 /* No more than its share of the pool is compressed. */
 DMM_TEST(swap, compressed_pool_full)
 {
