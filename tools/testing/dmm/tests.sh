@@ -26,7 +26,7 @@ Rows of lists/*.list:   SET KERNELS NPT TIMEOUT NAME COMMAND...
   TIMEOUT	seconds on the stock kernel; the debug kernel gets four times that
   COMMAND	a shell command; test programs are in /t.  One that contains @
 		is run for each program that the pattern NAME matches in /t.
-		One that begins with the word guest runs in a host of its own,
+		One whose first word begins with guest runs in a host of its own,
 		with QEMU and a guest's kernel (see guest --help).
 Rows of lists/upstream.list:   SET TIMEOUT NPT1 NPT0 PROGRAM ARG...
   NPT1, NPT0	the verdict that must come: pass, fail, skip, or none: not run
@@ -188,7 +188,7 @@ run_emulated() {	# NPT plain|guests
 	dir=$(mktemp -d "$OUT/tests.XXXXXX")
 	mkdir -p "$dir/dmm"
 	select_rows "$npt" | awk -v kind="$kind" '
-		(kind == "guests") == ($4 == "guest")' >"$dir/dmm/tests"
+		(kind == "guests") == ($4 ~ /^guest/)' >"$dir/dmm/tests"
 	install -m 755 "$DMM/run-tests" "$DMM/abi-test" "$dir/dmm/"
 	cat "$TOP"/Documentation/ABI/testing/*kvm_dmm >"$dir/dmm/abi"
 	while [ -s "$dir/dmm/tests" ]; do

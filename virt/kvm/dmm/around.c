@@ -103,7 +103,8 @@ static bool dmm_around_batch(struct kvm_dmm_pool *pool,
 	struct page *pages[DMM_AROUND_BATCH];
 	unsigned int got, used = 0, i;
 
-	if (!dmm_around_room(pool, nr) || dmm_charge(pool, nr, DMM_SPARE))
+	if (!dmm_around_room(pool, nr) ||
+	    dmm_charge(pool, nr, DMM_SPARE, NULL, 0))
 		return false;
 	got = dmm_frame_alloc_bulk(pages, nr);
 	for (i = 0; i < nr && used < got; i++)

@@ -82,7 +82,7 @@ bool dmm_populate_block(struct kvm_dmm_pool *pool, pgoff_t base, gfp_t gfp)
 		return false;
 	region = dmm_region_get(pool, base, GFP_KERNEL_ACCOUNT);
 	if (!region || !dmm_region_empty(region) ||
-	    dmm_charge(pool, KVM_DMM_REGION_PAGES, DMM_SPARE))
+	    dmm_charge(pool, KVM_DMM_REGION_PAGES, DMM_SPARE, NULL, 0))
 		return false;
 	page = alloc_pages(gfp | __GFP_ZERO, DMM_REGION_SHIFT);
 	if (!page)

@@ -202,7 +202,7 @@ static int dmm_clone_copy(struct dmm_clone *clone)
 	r = dmm_resolve(clone->src, clone->from, DMM_INTR, &page, NULL);
 	if (r)
 		return r;
-	r = dmm_charge(clone->dst, 1, DMM_INTR);
+	r = dmm_charge(clone->dst, 1, DMM_INTR, NULL, 0);
 	if (r)
 		goto put;
 	copy = dmm_frame_alloc(false);

@@ -393,7 +393,8 @@ loff_t dmm_remap_file_range(struct file *file_in, loff_t pos_in,
 
 /* pool.c */
 void dmm_pool_init(struct kvm_dmm_pool *pool);
-int dmm_charge(struct kvm_dmm_pool *pool, unsigned long nr, unsigned int flags);
+int dmm_charge(struct kvm_dmm_pool *pool, unsigned long nr, unsigned int flags,
+	       const u64 *entry, u64 e);
 void dmm_charge_force(struct kvm_dmm_pool *pool, unsigned long nr);
 void dmm_uncharge(struct kvm_dmm_pool *pool, unsigned long nr);
 long dmm_forget_compressed(struct kvm_dmm_pool *pool);

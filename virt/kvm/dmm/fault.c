@@ -44,7 +44,8 @@ static struct page *dmm_fault_alloc(struct dmm_fault *fault, bool zero,
 	struct page *page;
 	int r;
 
-	r = dmm_charge(fault->pool, 1, fault->flags | flags);
+	r = dmm_charge(fault->pool, 1, fault->flags | flags, fault->entry,
+		       fault->e);
 	if (r)
 		return ERR_PTR(r);
 	page = dmm_frame_alloc(zero);

@@ -159,7 +159,7 @@ static bool dmm_try_charge(struct kvm_dmm_pool *pool, unsigned long nr)
 }
 
 static int dmm_charge_slow(struct kvm_dmm_pool *pool, unsigned long nr,
-			   unsigned int flags)
+			   unsigned int flags, const u64 *entry, u64 e)
 {
 	unsigned long end = jiffies + DMM_LIMIT_WAIT, latest = jiffies;
 	unsigned long used, least = ULONG_MAX;
@@ -195,6 +195,14 @@ static int dmm_charge_slow(struct kvm_dmm_pool *pool, unsigned long nr,
 		prepare_to_wait(&pool->wait, &wait, state);
 		if (dmm_try_charge(pool, nr))
 			break;
+		/*
+		 * Of two that want the last frame below the limit for one entry
+		 * the first has got it: the other needs none any more.
+		 */
+		if (entry && READ_ONCE(*entry) != e) {
+			r = -EAGAIN;
+			break;
+		}
 		if (signal_pending_state(state, current)) {
 			r = -EINTR;
 			break;
@@ -217,12 +225,15 @@ static int dmm_charge_slow(struct kvm_dmm_pool *pool, unsigned long nr,
  * @pool: the pool
  * @nr: number of frames
  * @flags: DMM_NOWAIT, DMM_SPARE, DMM_INTR, DMM_FORCE
+ * @entry: the entry that the frame is for, or NULL
+ * @e: its value: wait no longer than it has this one
  *
  * Context: May sleep; no busy bit is held.
- * Return: 0; -EBUSY: with DMM_NOWAIT or DMM_SPARE at the limit; -EINTR; -ENOMEM: nothing
- *	came free for a second.
+ * Return: 0; -EAGAIN: the entry has changed; -EBUSY: with DMM_NOWAIT or
+ *	DMM_SPARE at the limit; -EINTR; -ENOMEM: nothing came free for a second.
  */
-int dmm_charge(struct kvm_dmm_pool *pool, unsigned long nr, unsigned int flags)
+int dmm_charge(struct kvm_dmm_pool *pool, unsigned long nr, unsigned int flags,
+	       const u64 *entry, u64 e)
 {
 	if (likely(dmm_try_charge(pool, nr)))
 		return 0;
@@ -230,7 +241,7 @@ int dmm_charge(struct kvm_dmm_pool *pool, unsigned long nr, unsigned int flags)
 		dmm_charge_force(pool, nr);
 		return 0;
 	}
-	return dmm_charge_slow(pool, nr, flags);
+	return dmm_charge_slow(pool, nr, flags, entry, e);
 }
 
 /*

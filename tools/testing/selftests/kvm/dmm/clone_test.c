@@ -21,7 +21,7 @@ FIXTURE(clone) {
 
 FIXTURE_SETUP(clone)
 {
-	self->mem = dmm_mem_create(SIZE);
+	self->mem = dmm_mem_create_exact(SIZE);
 	self->guest = dmm_guest_create(2);
 	dmm_guest_add_mem(self->guest, &self->mem);
 }
@@ -68,7 +68,7 @@ static int reflink_range(struct dmm_mem *to, uint64_t to_offset,
 /* A file without content. */
 static struct dmm_mem empty(void)
 {
-	return dmm_mem_create(SIZE);
+	return dmm_mem_create_exact(SIZE);
 }
 
 DMM_TEST(clone, all)

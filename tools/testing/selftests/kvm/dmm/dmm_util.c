@@ -65,6 +65,14 @@ void dmm_mem_exact(const struct dmm_mem *mem)
 		    "Can't tune the demand policy");
 }
 
+struct dmm_mem dmm_mem_create_exact(uint64_t size)
+{
+	struct dmm_mem mem = dmm_mem_create(size);
+
+	dmm_mem_exact(&mem);
+	return mem;
+}
+
 void dmm_mem_unmap(struct dmm_mem *mem)
 {
 	if (mem->hva)

@@ -45,6 +45,7 @@ struct dmm_mem dmm_mem_create(uint64_t size);
 struct dmm_mem dmm_mem_create_static(uint64_t size);
 /* From now on fill only what is touched: for tests that count pages. */
 void dmm_mem_exact(const struct dmm_mem *mem);
+struct dmm_mem dmm_mem_create_exact(uint64_t size);
 void dmm_mem_unmap(struct dmm_mem *mem);
 void dmm_mem_close(struct dmm_mem *mem);
 void dmm_mem_free(struct dmm_mem *mem);

@@ -22,7 +22,7 @@ FIXTURE_SETUP(share)
 	if (!dmm_policy_loaded("test-share"))
 		SKIP(return, "no policy test-share");
 
-	self->mem = dmm_mem_create(SIZE);
+	self->mem = dmm_mem_create_exact(SIZE);
 	dmm_mem_exact(&self->mem);
 	ASSERT_EQ(0, dmm_pool_set(self->mem.ino, "policies", "+test-share"));
 	self->guest = dmm_guest_create(2);
@@ -377,7 +377,7 @@ DMM_TEST(share, handle_dies)
 /* Two pools share if they were put into one domain, and only then. */
 DMM_TEST(share, domains)
 {
-	struct dmm_mem other = dmm_mem_create(SIZE);
+	struct dmm_mem other = dmm_mem_create_exact(SIZE);
 	unsigned long ino = self->mem.ino;
 
 	ASSERT_EQ(0, dmm_pool_set(other.ino, "policies", "+test-share"));
@@ -444,7 +444,7 @@ DMM_TEST(share, match_on_fetch)
 /* A shared frame goes out once, for all its users. */
 DMM_TEST(share, reclaim)
 {
-	struct dmm_mem other = dmm_mem_create(SIZE);
+	struct dmm_mem other = dmm_mem_create_exact(SIZE);
 	unsigned long ino = self->mem.ino;
 
 	if (!dmm_policy_loaded("test-token"))

@@ -29,7 +29,7 @@ FIXTURE_SETUP(sharing)
 {
 	if (!dmm_policy_loaded("share"))
 		SKIP(return, "no policy share");
-	self->mem = dmm_mem_create(SIZE);
+	self->mem = dmm_mem_create_exact(SIZE);
 	share_on(&self->mem);
 	self->guest = dmm_guest_create(2);
 	dmm_guest_add_mem(self->guest, &self->mem);
@@ -169,7 +169,7 @@ DMM_TEST(sharing, writes)
 /* Only pools of one domain, and no longer than they are in it. */
 DMM_TEST(sharing, domains)
 {
-	struct dmm_mem other = dmm_mem_create(SIZE);
+	struct dmm_mem other = dmm_mem_create_exact(SIZE);
 
 	share_on(&other);
 	same_content(&self->mem, 0, 600, 600);
@@ -292,7 +292,7 @@ DMM_TEST(sharing, under_load)
 DMM_TEST(sharing, ten_thousand)
 {
 	const uint64_t size = 48UL << 20, pages = size / DMM_PAGE;
-	struct dmm_mem mem = dmm_mem_create(size);
+	struct dmm_mem mem = dmm_mem_create_exact(size);
 	uint64_t i;
 
 	share_on(&mem);
@@ -339,7 +339,7 @@ DMM_TEST(sharing, timing_safe)
 /* The policy goes while it works, and while others wait for its pages. */
 DMM_TEST(sharing, detach)
 {
-	struct dmm_mem other = dmm_mem_create(SIZE);
+	struct dmm_mem other = dmm_mem_create_exact(SIZE);
 	int i;
 
 	ASSERT_EQ(0, dmm_pool_set(self->mem.ino, "domain", "one"));
