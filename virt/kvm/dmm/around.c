@@ -23,7 +23,7 @@
  * @last: last page offset
  *
  * A hint for the same fault, which is about to map it.  Somebody else may have
- * run on the CPU in between, or the fault may go on on another one.
+ * run on the CPU in between, or the fault may continue on another one.
  */
 struct dmm_filled {
 	struct kvm_dmm_pool *pool;

@@ -479,7 +479,7 @@ int kvm_dmm_get_pages(const struct kvm_memory_slot *slot, gfn_t gfn,
  * Context: kvm->srcu and kvm->mmu_lock are held.
  */
 void kvm_dmm_map_around(const struct kvm_memory_slot *slot, gfn_t gfn,
-			struct kvm_arch_dmm_map *map)
+			struct kvm_arch_dmm_around *map)
 {
 	struct kvm_dmm_binding *binding = slot->dmm;
 	struct kvm_dmm_pool *pool = dmm_binding_pool(binding);

@@ -294,7 +294,7 @@ static struct page *dmm_block_alloc(struct kvm_dmm_region *region)
  * @base: page offset of the region
  *
  * Guests go on reading and writing.  The frames are write-protected, copied, and
- * taken, which is when what was written in between is copied again:
+ * taken, which is when what was written in between is copied again::
  *
  *	guest					here
  *	-----					----

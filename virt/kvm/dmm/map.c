@@ -225,16 +225,17 @@ bool kvm_dmm_frames(struct kvm_dmm_pool *pool, pgoff_t base,
 			unsigned long frame = dmm_kind(e) == KVM_DMM_FRAME;
 
 			f |= frame << bit;
-			w |= (frame & !(e & DMM_WP)) << bit;
+			w |= (e & DMM_WP ? 0 : frame) << bit;
 		}
 		frames[word] = f;
 		if (written)
 			written[word] = w;
 	}
-	/* Pairs with the release that sets the block. */
-	if (block)
+	if (block) {
+		/* Pairs with the release that sets the block. */
 		*block = smp_load_acquire(&region->block) &&
 			 !atomic_read(&region->deviants);
+	}
 	return true;
 }
 EXPORT_SYMBOL_GPL(kvm_dmm_frames);

@@ -1014,6 +1014,7 @@ EXPORT_SYMBOL_GPL(kvm_dmm_unshare);
  * @pool: a member of the family
  */
 void dmm_light_lock(struct kvm_dmm_pool *pool)
+	__acquires(&pool->family->lock)
 {
 	spin_lock(&pool->family->lock);
 }
@@ -1023,6 +1024,7 @@ void dmm_light_lock(struct kvm_dmm_pool *pool)
  * @pool: a member of the family
  */
 void dmm_light_unlock(struct kvm_dmm_pool *pool)
+	__releases(&pool->family->lock)
 {
 	spin_unlock(&pool->family->lock);
 }

@@ -192,13 +192,13 @@ void kvm_arch_dmm_young(struct kvm *kvm, struct kvm_memory_slot *slot,
 }
 
 /**
- * struct kvm_arch_dmm_map - mapping pages around one that was mapped
+ * struct kvm_arch_dmm_around - mapping pages around one that was mapped
  * @vcpu: the vCPU that touched it
  * @slot: the slot
  * @sp: the last-level page table, which has @gfn
  * @gfn: the page
  */
-struct kvm_arch_dmm_map {
+struct kvm_arch_dmm_around {
 	struct kvm_vcpu *vcpu;
 	struct kvm_memory_slot *slot;
 	struct kvm_mmu_page *sp;
@@ -221,7 +221,7 @@ struct kvm_arch_dmm_map {
 void kvm_arch_dmm_map_around(struct kvm_vcpu *vcpu,
 			     struct kvm_page_fault *fault, u64 *sptep)
 {
-	struct kvm_arch_dmm_map map = {
+	struct kvm_arch_dmm_around map = {
 		.vcpu = vcpu,
 		.slot = fault->slot,
 		.sp = sptep_to_sp(sptep),
@@ -245,7 +245,7 @@ void kvm_arch_dmm_map_around(struct kvm_vcpu *vcpu,
  * What is in the SPTE stays.  Others may change it, or take the table away,
  * which freezes it: then the exchange fails.
  */
-void kvm_arch_dmm_map(struct kvm_arch_dmm_map *map, gfn_t gfn, kvm_pfn_t pfn)
+void kvm_arch_dmm_map(struct kvm_arch_dmm_around *map, gfn_t gfn, kvm_pfn_t pfn)
 {
 	struct kvm *kvm = map->vcpu->kvm;
 	u64 *sptep, old, spte;

@@ -189,7 +189,7 @@ static unsigned long versus_lru(unsigned int (*access)(void), unsigned int room)
 	ratio = (sim->refaults - before_sim) * 1000 /
 		(lru->refaults - before_lru);
 	if (getenv("VERBOSE"))
-		printf("# refaults: %lu, exact LRU %lu: %lu/1000; %lu active, %lu inactive, %u, %u\n",
+		printf("# refaults %lu, LRU %lu: %lu/1000; %lu active, %lu not, %u, %u\n",
 		       sim->refaults - before_sim, lru->refaults - before_lru,
 		       ratio, sim->age.nr_active, sim->age.nr_inactive,
 		       sim->age.gen, sim->age.rev);
