@@ -131,15 +131,22 @@ first_comment() {
 		sed -e '1{/^Dynamic memory mapping/d}' | sed -e '/./,$!d'
 }
 
+# A source or header of policies, with the headers beside it that it includes.
+add_source() {
+	local header
+	[ -z "${taken[$policies/$1]:-}" ] || return 0
+	add_file "$policies/$1"
+	while read -r header; do
+		[ ! -e "$TOP/$policies/$header" ] || add_source "$header"
+	done < <(sed -n 's/^#include "\(.*\)"/\1/p' "$TOP/$policies/$1")
+}
+
 policy_steps() {
-	local symbol sources source header subject
+	local symbol sources source subject
 	while read -r symbol sources; do
 		symbols+=("$symbol")
 		for source in $sources; do
-			add_file "$policies/$source"
-			while read -r header; do
-				[ ! -e "$TOP/$policies/$header" ] || add_file "$policies/$header"
-			done < <(sed -n 's/^#include "\(.*\)"/\1/p' "$TOP/$policies/$source")
+			add_source "$source"
 		done
 		subject=$(awk -v s="$symbol" '$1 == "config" { on = $2 == s }
 			on && /^\t(tristate|bool) "/ { sub(/^[^"]*"/, ""); sub(/( for dynamic memory mapping)?".*/, ""); print; exit }' \
