@@ -90,15 +90,16 @@ DMM_TEST(demand, off)
 DMM_TEST(demand, largest_window)
 {
 	unsigned long ino = self->mem.ino;
-	uint64_t before, most = 0;
+	uint64_t before = resident(&self->mem), now, most = 0;
 	unsigned int i;
 
 	ASSERT_EQ(0, dmm_pool_set(ino, "demand/fault_around_bytes", "256K"));
 	for (i = 0; i < PAGES; i++) {
-		before = resident(&self->mem);
 		dmm_guest_poke(self->guest, gpa(i), 1);
-		if (resident(&self->mem) - before > most)
-			most = resident(&self->mem) - before;
+		now = resident(&self->mem);
+		if (now - before > most)
+			most = now - before;
+		before = now;
 	}
 	EXPECT_EQ(64, most);
 	EXPECT_EQ(PAGES, resident(&self->mem));
