@@ -47,7 +47,7 @@ FIXTURE_SETUP(nomem)
 		ASSERT_EQ(0, dmm_write_file(knobs[i].path, knobs[i].value,
 					    strlen(knobs[i].value)));
 	}
-	self->mem = dmm_mem_create(SIZE);
+	self->mem = dmm_mem_create_exact(SIZE);
 	self->guest = dmm_guest_create(1);
 	dmm_guest_add_mem(self->guest, &self->mem);
 }
