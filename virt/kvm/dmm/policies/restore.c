@@ -578,7 +578,12 @@ static void dmm_restore_detach(struct kvm_dmm_policy *policy)
 
 	/* The core has had every token fetched, or freed. */
 	WARN_ON_ONCE(atomic_long_read(&restore->remaining));
-	mutex_lock(&restore->lock);
+	/*
+	 * The files are gone, so nobody else has the lock.  Do not wait for it
+	 * in name either: detaching happens under locks in which files are made,
+	 * and with the lock files are opened.
+	 */
+	WARN_ON_ONCE(!mutex_trylock(&restore->lock));
 	dmm_restore_put(restore);
 	dmm_restore_set_order(restore, "");
 	/* Nobody is left to be told that it cannot be written. */
