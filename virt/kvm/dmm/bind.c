@@ -385,6 +385,7 @@ kvm_pfn_t kvm_dmm_gfn_to_pfn(const struct kvm_memory_slot *slot, gfn_t gfn,
 	struct kvm_vm_stat_generic *stat = &binding->kvm->stat.generic;
 	pgoff_t index = dmm_gfn_to_index(slot, gfn);
 	unsigned int flags = 0;
+	bool read_only = false;
 	struct page *page;
 	bool w;
 	int r;
@@ -399,9 +400,11 @@ kvm_pfn_t kvm_dmm_gfn_to_pfn(const struct kvm_memory_slot *slot, gfn_t gfn,
 		flags |= DMM_NOWAIT;
 	if (interruptible)
 		flags |= DMM_INTR;
-	/* What is filled would count as dirty when it is read. */
-	if (kvm_slot_dirty_track_enabled(slot))
+	/* What is mapped for writing counts as dirty, if it is written or not. */
+	if (kvm_slot_dirty_track_enabled(slot)) {
 		flags |= DMM_EXACT;
+		read_only = !write;
+	}
 
 	r = dmm_resolve(dmm_binding_pool(binding), index, flags, &page, &w);
 	switch (r) {
@@ -410,7 +413,7 @@ kvm_pfn_t kvm_dmm_gfn_to_pfn(const struct kvm_memory_slot *slot, gfn_t gfn,
 		if (unlikely(atomic_read(&dmm_binding_pool(binding)->nr_ahead)))
 			dmm_want_ahead(binding, gfn);
 		if (writable)
-			*writable = w && binding->writable;
+			*writable = w && binding->writable && !read_only;
 		return page_to_pfn(page);
 	case -EBUSY:
 		stat->dmm_wait++;

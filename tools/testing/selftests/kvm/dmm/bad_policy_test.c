@@ -25,7 +25,7 @@ FIXTURE_SETUP(bad)
 	if (!dmm_policy_loaded("test-bad"))
 		SKIP(return, "needs the policy test-bad");
 
-	self->mem = dmm_mem_create(SIZE);
+	self->mem = dmm_mem_create_exact(SIZE);
 	self->ino = self->mem.ino;
 	self->guest = dmm_guest_create(2);
 	dmm_guest_add_mem(self->guest, &self->mem);
@@ -256,7 +256,7 @@ DMM_TEST(bad, reclaim_bounce)
 DMM_TEST(bad, limit)
 {
 	static const char * const how[] = { "none", "lie", "huge", "less" };
-	struct dmm_mem other = dmm_mem_create(SIZE);
+	struct dmm_mem other = dmm_mem_create_exact(SIZE);
 	unsigned int i;
 	uint64_t start;
 
@@ -365,7 +365,7 @@ DMM_TEST(bad, sleep)
 	start = now_ms();
 	/* The guest, and all of another pool's life. */
 	EXPECT_EQ(0, dmm_guest_bad_pages(self->guest, DMM_GPA, PAGES / 4, 1));
-	other = dmm_mem_create(SIZE);
+	other = dmm_mem_create_exact(SIZE);
 	dmm_fill(other.hva, 0, 16, 2);
 	EXPECT_EQ(0, dmm_pool_set(other.ino, "policies", "-demand"));
 	EXPECT_EQ(0, dmm_pool_set(other.ino, "policies", "+demand"));

@@ -288,6 +288,7 @@ DMM_TEST(clone, blocks)
 {
 	struct dmm_mem copy = empty();
 
+	dmm_compact();
 	ASSERT_EQ(0, fallocate(self->mem.fd, 0, 0, SIZE));
 	dmm_guest_fill(self->guest, DMM_GPA, PAGES, 1);
 	ASSERT_EQ(SIZE, dmm_pool_get(self->mem.ino, "huge_bytes"));

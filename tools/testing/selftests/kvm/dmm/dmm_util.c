@@ -141,6 +141,11 @@ int dmm_write_file(const char *path, const void *buf, size_t len)
 	return r;
 }
 
+void dmm_compact(void)
+{
+	dmm_write_file("/proc/sys/vm/compact_memory", "1", 1);
+}
+
 int dmm_pool_set(unsigned long ino, const char *file, const char *value)
 {
 	char *path = dmm_pool_path(ino, file);
@@ -165,6 +170,19 @@ bool dmm_pool_exists(unsigned long ino)
 
 	free(path);
 	return exists;
+}
+
+bool dmm_pool_adds_up(const struct dmm_mem *mem)
+{
+	int tries;
+
+	for (tries = 0; tries < 1000; tries++) {
+		if (dmm_pool_get(mem->ino, "resident_bytes") +
+		    dmm_pool_get(mem->ino, "swapped_bytes") == mem->size)
+			return true;
+		usleep(10000);
+	}
+	return false;
 }
 
 /* Files of dead processes go away when the kernel gets to it. */

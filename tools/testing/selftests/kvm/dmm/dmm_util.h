@@ -50,6 +50,8 @@ void dmm_mem_unmap(struct dmm_mem *mem);
 void dmm_mem_close(struct dmm_mem *mem);
 void dmm_mem_free(struct dmm_mem *mem);
 const char *dmm_dir(void);
+/* Blocks need 2 MiB in a row: have the host tidy up, if it lets us. */
+void dmm_compact(void);
 
 /* A pool's files in sysfs; setters return 0 or -errno. */
 char *dmm_pool_path(unsigned long ino, const char *file);
@@ -57,6 +59,11 @@ uint64_t dmm_pool_get(unsigned long ino, const char *file);
 void dmm_pool_read(unsigned long ino, const char *file, char *buf, size_t size);
 int dmm_pool_set(unsigned long ino, const char *file, const char *value);
 int dmm_pool_set_bytes(unsigned long ino, const char *file, uint64_t bytes);
+/*
+ * Is all of a file's memory resident or swapped out?  Waits for it: while a
+ * worker takes pages out the numbers are not of one moment.
+ */
+bool dmm_pool_adds_up(const struct dmm_mem *mem);
 bool dmm_pool_exists(unsigned long ino);
 bool dmm_pool_gone(unsigned long ino);
 bool dmm_has_policy(unsigned long ino, const char *name);

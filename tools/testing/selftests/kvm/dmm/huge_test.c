@@ -34,6 +34,7 @@ static uint64_t huge_bytes(unsigned long ino)
 
 FIXTURE_SETUP(huge)
 {
+	dmm_compact();
 	if (variant->is_static) {
 		self->mem = dmm_mem_create_static(SIZE);
 	} else {
@@ -200,6 +201,7 @@ FIXTURE(lazy) {
 
 FIXTURE_SETUP(lazy)
 {
+	dmm_compact();
 	self->mem = dmm_mem_create(SIZE);
 	ASSERT_EQ(0, dmm_pool_set(self->mem.ino, "demand/rebuild_rate", "0"));
 	self->guest = dmm_guest_create(2);

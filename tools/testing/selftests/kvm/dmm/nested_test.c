@@ -49,8 +49,10 @@ FIXTURE_SETUP(nested)
 	self->mem = dmm_mem_create(SIZE);
 	ASSERT_EQ(0, dmm_pool_set(self->mem.ino, "policies", "+test-token"));
 	ASSERT_EQ(0, dmm_pool_set(self->mem.ino, "policies", "+test-share"));
-	if (variant->blocks)
+	if (variant->blocks) {
+		dmm_compact();
 		ASSERT_EQ(0, fallocate(self->mem.fd, 0, 0, SIZE));
+	}
 	self->guest = dmm_guest_create_nested(variant->npt);
 	dmm_guest_add_mem(self->guest, &self->mem);
 }

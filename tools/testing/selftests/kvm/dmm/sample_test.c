@@ -19,7 +19,7 @@ FIXTURE_SETUP(sample)
 	if (!dmm_policy_loaded("sample"))
 		SKIP(return, "needs the policy sample");
 
-	self->mem = dmm_mem_create(SIZE);
+	self->mem = dmm_mem_create_exact(SIZE);
 	self->ino = self->mem.ino;
 	self->guest = dmm_guest_create(1);
 	dmm_guest_add_mem(self->guest, &self->mem);

@@ -299,6 +299,7 @@ DMM_TEST(share, protect)
 /* Merging or protecting inside a block of 2 MiB takes it apart. */
 DMM_TEST(share, inside_block)
 {
+	dmm_compact();
 	ASSERT_EQ(0, fallocate(self->mem.fd, 0, 0, SIZE));
 	ASSERT_EQ(SIZE, dmm_pool_get(self->mem.ino, "huge_bytes"));
 	dmm_guest_fill(self->guest, DMM_GPA, PAGES, 2);
