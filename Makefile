@@ -52,6 +52,9 @@ patchset:
 install uninstall:
 	@$(DMM)/install.sh $@
 
+tools:
+	@$(DMM)/tools.sh
+
 shell: modules
 	@$(DMM)/shell.sh
 
@@ -68,6 +71,7 @@ help:
 	@echo 'make bench-doc    put the last results of make bench into the documentation'
 	@echo 'make patchset     a series for "git am", in build/<release>/patchset'
 	@echo 'make install      the modules for the running kernel, dmmfs on /dev/dmm; uninstall takes them away'
+	@echo 'make tools        tools/kvm/dmm/dmm-fork, which forks running guests'
 	@echo 'make shell        a prompt in the emulated host, with QEMU and a guest'
 	@echo 'make selftests    build the test programs only'
 	@echo 'make clean        remove build/; downloads and debug kernel stay in the cache'
@@ -75,4 +79,4 @@ help:
 	@echo 'KREL=<release> chooses the kernel, now: $(or $(KREL),the newest in Debian 12)'
 	@echo 'cache: $${KVM_DMM_CACHE:-$${XDG_CACHE_HOME:-~/.cache}/kvm-dmm}'
 
-.PHONY: all modules selftests demo check check-full check-debug bench bench-doc shell clean help patchset install uninstall
+.PHONY: all modules selftests tools demo check check-full check-debug bench bench-doc shell clean help patchset install uninstall

@@ -42,8 +42,8 @@ export GIT_AUTHOR_EMAIL GIT_COMMITTER_EMAIL=$GIT_AUTHOR_EMAIL
 
 # What belongs into a kernel tree, at the paths that it has here.
 our_files() {
-	(cd "$TOP" && find arch include virt Documentation tools/testing/selftests -type f \
-		! -name '.*' ! -name '*.orig' ! -name '*.rej' | sort)
+	(cd "$TOP" && find arch include virt Documentation tools/kvm tools/testing/selftests -type f \
+		\( ! -name '.*' -o -name .gitignore \) ! -name '*.orig' ! -name '*.rej' | sort)
 }
 hooks() { (cd "$TOP/patches" && ls 6.12/*.patch selftests/*.patch tree/*.patch); }
 

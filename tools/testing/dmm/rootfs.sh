@@ -98,11 +98,12 @@ rootfs_modules_index() {	# KREL FOLDER
 	rm -rf "$both"
 }
 
-# with_libs FOLDER PROGRAM: a program of this machine with its shared libraries
+# with_libs FOLDER PROGRAM [TARGET]: a program of this machine, at the same place
+# or another, with its shared libraries
 with_libs() {
-	local lib
-	mkdir -p "$1$(dirname "$2")"
-	cp -L "$2" "$1$2"
+	local lib to=$1${3:-$2}
+	mkdir -p "$(dirname "$to")"
+	cp -L "$2" "$to"
 	ldd "$2" | grep -o '/[^ ]*' | while read -r lib; do
 		mkdir -p "$1$(dirname "$lib")"
 		[ -e "$1$lib" ] || cp -L "$lib" "$1$lib"
@@ -114,7 +115,8 @@ with_libs() {
 rootfs_kit() {
 	local key tree=$hostdir/kit rom
 	kit_cpio=$hostdir/kit.cpio
-	key=$(sha256sum "$DMM/rootfs.sh" "$DMM/guest-init" "$DMM/guestmem.c" "$DMM/guest" "$DMM/guest-restore" \
+	key=$(sha256sum "$DMM/rootfs.sh" "$DMM/guestmem.c" "$DMM/guest" "$DMM"/guest-* \
+		"$TOP"/tools/kvm/dmm/*.c \
 		"$(command -v qemu-system-x86_64)" "$IMAGE/boot/vmlinuz-$KREL")
 	exec 7>"$hostdir/lock"
 	flock 7
@@ -130,7 +132,9 @@ rootfs_kit() {
 		mkdir -p "$tree/kit" "$tree/bin" "$tree/usr/share/qemu" "$tree/usr/share/seabios"
 		pack "$hostdir/guest" | gzip -1 >"$tree/kit/initrd"
 		cp "$IMAGE/boot/vmlinuz-$KREL" "$tree/kit/vmlinuz"
-		install -m 755 "$DMM/guest" "$DMM/guest-restore" "$tree/bin/"
+		install -m 755 "$DMM/guest" "$DMM"/guest-{lib,restore,fork} "$tree/bin/"
+		make -s -C "$TOP/tools/kvm/dmm" O="$hostdir/"
+		with_libs "$tree" "$hostdir/dmm-fork" /bin/dmm-fork
 		with_libs "$tree" /usr/bin/cp	# busybox's knows no holes
 		with_libs "$tree" /usr/bin/qemu-system-x86_64
 		for rom in bios-256k.bin bios.bin; do
