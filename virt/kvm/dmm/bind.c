@@ -365,6 +365,25 @@ void kvm_dmm_ahead(struct kvm_vcpu *vcpu)
 }
 
 /**
+ * kvm_dmm_async_pf_flags - how the worker of an asynchronous fault gets the page
+ * @apf: the fault
+ *
+ * What a guest reads stays shared, or kept by a policy.
+ *
+ * Context: kvm->mm's mmap lock is held.
+ * Return: FOLL_WRITE, or 0 for a read of a dmmfs file.
+ */
+unsigned int kvm_dmm_async_pf_flags(const struct kvm_async_pf *apf)
+{
+	struct vm_area_struct *vma;
+
+	if (kvm_arch_dmm_async_write(&apf->arch))
+		return FOLL_WRITE;
+	vma = vma_lookup(apf->vcpu->kvm->mm, apf->addr);
+	return vma && vma->vm_ops == &dmm_vm_ops ? 0 : FOLL_WRITE;
+}
+
+/**
  * kvm_dmm_gfn_to_pfn - resolve a guest page by the map of its file
  * @slot: a bound slot
  * @gfn: guest frame number in it

@@ -192,6 +192,18 @@ void kvm_arch_dmm_young(struct kvm *kvm, struct kvm_memory_slot *slot,
 }
 
 /**
+ * kvm_arch_dmm_async_write - does an asynchronous page fault write?
+ * @arch: what KVM remembers of it
+ *
+ * Context: Any.
+ * Return: True if so.
+ */
+bool kvm_arch_dmm_async_write(const struct kvm_arch_async_pf *arch)
+{
+	return arch->error_code & PFERR_WRITE_MASK;
+}
+
+/**
  * struct kvm_arch_dmm_around - mapping pages around one that was mapped
  * @vcpu: the vCPU that touched it
  * @slot: the slot

@@ -24,6 +24,7 @@ struct dmm_store {
 enum {
 	DMM_KEEP,		/* remember a page that comes back until it is written */
 	DMM_SECOND_CHANCE,	/* leave pages alone that were accessed lately */
+	DMM_SLOW,		/* who can do something else shall not wait for fetch */
 	DMM_FAIL_FETCH,		/* errno that fetch returns, or 0 */
 	DMM_FAIL_FILL,		/* errno that fill returns, or 0; 1: fill with a pattern */
 	DMM_FAIL_RECLAIM,	/* errno that reclaim returns, or 0 */
@@ -32,6 +33,7 @@ enum {
 static const struct kvm_dmm_tunable dmm_store_tunables[] = {
 	[DMM_KEEP] = { .name = "keep", .max = 1 },
 	[DMM_SECOND_CHANCE] = { .name = "second_chance", .max = 1 },
+	[DMM_SLOW] = { .name = "slow", .max = 1 },
 	[DMM_FAIL_FETCH] = { .name = "fail_fetch", .max = MAX_ERRNO },
 	[DMM_FAIL_FILL] = { .name = "fail_fill", .max = MAX_ERRNO },
 	[DMM_FAIL_RECLAIM] = { .name = "fail_reclaim", .max = MAX_ERRNO },
@@ -76,6 +78,8 @@ static int dmm_store_fetch(struct kvm_dmm_policy *policy, u64 token,
 	struct page *copy = xa_load(&store->pages, token);
 	int fail = kvm_dmm_value(policy, DMM_FAIL_FETCH);
 
+	if (flags & KVM_DMM_FETCH_NOWAIT && kvm_dmm_value(policy, DMM_SLOW))
+		return -EAGAIN;
 	if (fail)
 		return -fail;
 	if (WARN_ON(!copy))

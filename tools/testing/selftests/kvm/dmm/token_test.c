@@ -366,6 +366,45 @@ DMM_TEST(token, keep)
 }
 
 /* Content that can't be had now fails the access, not the guest. */
+/* Frames of which the policy has kept the content, as debugfs shows them. */
+static uint64_t kept(unsigned long ino)
+{
+	uint64_t first, last, n = 0;
+	char path[64], line[128];
+	FILE *f;
+
+	snprintf(path, sizeof(path), "/sys/kernel/debug/kvm_dmm/%lu/map", ino);
+	f = fopen(path, "r");
+	TEST_ASSERT(f, "cannot open %s", path);
+	while (fgets(line, sizeof(line), f))
+		if (strstr(line, " kept ") &&
+		    sscanf(line, "%lx-%lx", &first, &last) == 2)
+			n += last - first + 1;
+	fclose(f);
+	return n;
+}
+
+/* What is brought back asynchronously for reading is kept no less. */
+DMM_TEST(token, keep_slow)
+{
+	unsigned long ino = self->mem.ino;
+
+	ASSERT_EQ(0, dmm_pool_set(ino, "test-token/keep", "1"));
+	ASSERT_EQ(0, dmm_pool_set(ino, "test-token/slow", "1"));
+	dmm_guest_fill(self->guest, DMM_GPA, 64, 1);
+	ASSERT_EQ(0, dmm_pool_set_bytes(ino, "reclaim", 64 * DMM_PAGE));
+	EXPECT_EQ(0, dmm_guest_bad_pages(self->guest, DMM_GPA, 64, 1));
+	EXPECT_LE(64, vm_get_stat(self->guest->vm, "dmm_wait"));
+	EXPECT_EQ(64, kept(ino));
+
+	ASSERT_EQ(0, dmm_pool_set_bytes(ino, "reclaim", 64 * DMM_PAGE));
+	dmm_guest_fill(self->guest, DMM_GPA, 16, 2);
+	EXPECT_EQ(0, dmm_guest_bad_pages(self->guest, DMM_GPA, 16, 2));
+	EXPECT_EQ(0, kept(ino));
+	EXPECT_EQ(48, dmm_guest_bad_pages(self->guest, DMM_GPA, 64, 2));
+	EXPECT_EQ(48, kept(ino));
+}
+
 DMM_TEST(token, fetch_fails)
 {
 	/* EAGAIN and EBUSY mean something else to the core itself. */
