@@ -449,6 +449,48 @@ kvm_pfn_t kvm_dmm_gfn_to_pfn(const struct kvm_memory_slot *slot, gfn_t gfn,
 }
 
 /**
+ * kvm_dmm_mmu_seq - the sequence count by which a fault finds out what changed
+ * @kvm: the VM
+ * @slot: a bound slot
+ * @gfn: guest frame number in it
+ * @pfn: what kvm_dmm_gfn_to_pfn() has returned
+ * @writable: and whether that may be mapped for writing
+ * @seq: kvm->mmu_invalidate_seq as it was before that
+ *
+ * Copy on write counts, too.  The count may be taken anew, if the entry is read
+ * once more after it:
+ *
+ *	here					change
+ *	----					------
+ *	a. read seq				1. set busy bit
+ *	b. read entry				2. mmu_lock { seq++; zap }
+ *	c. mmu_lock { seq is the same:		6. new entry
+ *		      install SPTE }
+ *
+ * If b finds the entry as it was, it was before 1, and so a before 2: c sees
+ * another count, or 2 zaps what c has installed.
+ *
+ * Not where a page may be private: the count stands for that, too.
+ *
+ * Context: kvm->srcu is held.
+ * Return: The count.
+ */
+unsigned long kvm_dmm_mmu_seq(struct kvm *kvm,
+			      const struct kvm_memory_slot *slot, gfn_t gfn,
+			      kvm_pfn_t pfn, bool writable, unsigned long seq)
+{
+	unsigned long now = READ_ONCE(kvm->mmu_invalidate_seq);
+
+	if (likely(now == seq) || kvm_slot_can_be_private(slot))
+		return seq;
+	/* a before b; pairs with the barrier of setting the busy bit. */
+	smp_rmb();
+	return dmm_allows(dmm_binding_pool(slot->dmm),
+			  dmm_gfn_to_index(slot, gfn), pfn_to_page(pfn),
+			  writable) ? now : seq;
+}
+
+/**
  * kvm_dmm_get_pages - pages that can be mapped for writing at once
  * @slot: a bound slot
  * @gfn: first guest frame number
@@ -479,6 +521,8 @@ int kvm_dmm_get_pages(const struct kvm_memory_slot *slot, gfn_t gfn,
  * kvm_dmm_map_around - map what is there around a page
  * @slot: a bound slot
  * @gfn: guest frame number that was mapped just now
+ * @write: whether it was written: who writes the next one, too, would have to
+ *	unmap it first if it were read-only
  * @map: for kvm_arch_dmm_map()
  *
  * What was filled together with the page; around one that was there already, a
@@ -501,9 +545,10 @@ int kvm_dmm_get_pages(const struct kvm_memory_slot *slot, gfn_t gfn,
  * Context: kvm->srcu and kvm->mmu_lock are held.
  */
 void kvm_dmm_map_around(const struct kvm_memory_slot *slot, gfn_t gfn,
-			struct kvm_arch_dmm_around *map)
+			bool write, struct kvm_arch_dmm_around *map)
 {
 	struct kvm_dmm_binding *binding = slot->dmm;
+	bool writable = binding->writable && !(slot->flags & KVM_MEM_READONLY);
 	struct kvm_dmm_pool *pool = dmm_binding_pool(binding);
 	pgoff_t index = dmm_gfn_to_index(slot, gfn);
 	struct kvm_dmm_region *region;
@@ -526,9 +571,12 @@ void kvm_dmm_map_around(const struct kvm_memory_slot *slot, gfn_t gfn,
 		return;
 	for (i = first; i <= last; i++) {
 		e = READ_ONCE(*dmm_entry(region, i));
-		if (i != index && !(e & DMM_BUSY) && dmm_writable(e))
+		if (i == index || e & DMM_BUSY)
+			continue;
+		if (dmm_writable(e) || (!write && dmm_has_page(e)))
 			kvm_arch_dmm_map(map, slot->base_gfn +
-					 (i - binding->pgoff), dmm_pfn(e));
+					 (i - binding->pgoff), dmm_pfn(e),
+					 writable && dmm_writable(e));
 	}
 }
 

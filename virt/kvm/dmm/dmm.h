@@ -331,6 +331,8 @@ void dmm_drop_range(struct kvm_dmm_pool *pool, pgoff_t first, pgoff_t last);
 
 int dmm_resolve(struct kvm_dmm_pool *pool, pgoff_t index, unsigned int flags,
 		struct page **page, bool *writable);
+bool dmm_allows(struct kvm_dmm_pool *pool, pgoff_t index, struct page *page,
+		bool write);
 bool dmm_current(struct kvm_dmm_pool *pool, pgoff_t index, struct page *page,
 		 bool write);
 int dmm_populate(struct kvm_dmm_pool *pool, pgoff_t first, pgoff_t last);

@@ -544,6 +544,28 @@ int kvm_dmm_fetch(struct kvm_dmm_pool *pool, pgoff_t index)
 EXPORT_SYMBOL_GPL(kvm_dmm_fetch);
 
 /**
+ * dmm_allows - may a page be mapped where an entry is?
+ * @pool: the pool
+ * @index: page offset, in a region that exists
+ * @page: the page
+ * @write: whether it is to be mapped for writing
+ *
+ * Context: Any.  The answer is of the moment.
+ * Return: True if the entry has the page and is not busy.
+ */
+bool dmm_allows(struct kvm_dmm_pool *pool, pgoff_t index, struct page *page,
+		bool write)
+{
+	u64 e = READ_ONCE(*dmm_entry(dmm_region(pool, index), index));
+
+	if (e & DMM_BUSY || (write && !dmm_writable(e)))
+		return false;
+	if (page == pool->zero)
+		return dmm_kind(e) == KVM_DMM_ABSENT && (e & DMM_CACHED);
+	return dmm_has_page(e) && dmm_page(e) == page;
+}
+
+/**
  * dmm_current - is a page still what an entry has?
  * @pool: the pool
  * @index: page offset
@@ -556,14 +578,8 @@ EXPORT_SYMBOL_GPL(kvm_dmm_fetch);
 bool dmm_current(struct kvm_dmm_pool *pool, pgoff_t index, struct page *page,
 		 bool write)
 {
-	u64 e = READ_ONCE(*dmm_entry(dmm_region(pool, index), index));
-
 	VM_WARN_ON_ONCE(!PageLocked(page));
-	if (e & DMM_BUSY || (write && !dmm_writable(e)))
-		return false;
-	if (page == pool->zero)
-		return dmm_kind(e) == KVM_DMM_ABSENT && (e & DMM_CACHED);
-	return dmm_has_page(e) && dmm_page(e) == page;
+	return dmm_allows(pool, index, page, write);
 }
 
 /**

@@ -241,23 +241,25 @@ void kvm_arch_dmm_map_around(struct kvm_vcpu *vcpu,
 	};
 
 	lockdep_assert_held_read(&vcpu->kvm->mmu_lock);
-	if (map.sp->role.level != PG_LEVEL_4K || !fault->map_writable ||
+	if (map.sp->role.level != PG_LEVEL_4K ||
 	    kvm_slot_dirty_track_enabled(fault->slot) ||
 	    kvm_slot_can_be_private(fault->slot) || sp_ad_disabled(map.sp))
 		return;
-	kvm_dmm_map_around(fault->slot, fault->gfn, &map);
+	kvm_dmm_map_around(fault->slot, fault->gfn, fault->write, &map);
 }
 
 /**
- * kvm_arch_dmm_map - map one page that may be written, but was not accessed
+ * kvm_arch_dmm_map - map one page that was not accessed
  * @map: where
  * @gfn: guest frame number
  * @pfn: page frame number
+ * @writable: it may be written
  *
  * What is in the SPTE stays.  Others may change it, or take the table away,
  * which freezes it: then the exchange fails.
  */
-void kvm_arch_dmm_map(struct kvm_arch_dmm_around *map, gfn_t gfn, kvm_pfn_t pfn)
+void kvm_arch_dmm_map(struct kvm_arch_dmm_around *map, gfn_t gfn, kvm_pfn_t pfn,
+		      bool writable)
 {
 	struct kvm *kvm = map->vcpu->kvm;
 	u64 *sptep, old, spte;
@@ -271,7 +273,7 @@ void kvm_arch_dmm_map(struct kvm_arch_dmm_around *map, gfn_t gfn, kvm_pfn_t pfn)
 		return;
 	/* Pages that the guest uses as page tables come out read-only. */
 	make_spte(map->vcpu, map->sp, map->slot, ACC_ALL, gfn, pfn, old, true,
-		  true, true, &spte);
+		  true, writable, &spte);
 	if (!try_cmpxchg64(sptep, &old, spte))
 		return;
 	kvm_update_page_stats(kvm, PG_LEVEL_4K, 1);

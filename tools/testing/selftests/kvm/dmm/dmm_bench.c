@@ -387,7 +387,7 @@ static void step_shell(const char *command)
 	TEST_ASSERT(!r, "'%s' failed: %#x", command, r);
 }
 
-/* FILE:NUMBER, until NUMBER is reached */
+/* FILE:NUMBER, until NUMBER is reached, or FILE:+NUMBER, that much more than now */
 static void step_until(const char *arg)
 {
 	const char *number = strrchr(arg, ':');
@@ -395,6 +395,8 @@ static void step_until(const char *arg)
 	char *file = strndup(arg, number ? number - arg : 0);
 	int tries;
 
+	if (number && number[1] == '+')
+		wanted += dmm_pool_get(b.mem.ino, file);
 	for (tries = 0; tries < 60000; tries++) {
 		if (dmm_pool_get(b.mem.ino, file) >= wanted)
 			break;
@@ -453,7 +455,8 @@ static const struct step {
 	{ "copy", step_copy, "read and write the file" },
 	{ "switch", step_switch, "go on with the clone" },
 	{ "sh:COMMAND", step_shell, "run by a shell; the pool is in ${POOL}" },
-	{ "until:FILE:N", step_until, "wait until a number of the pool is N", true },
+	{ "until:FILE:N", step_until, "wait until a number of the pool is N, or with +N\n"
+		"N more than now", true },
 	{ "FILE=VALUE", step_pool, "write to a file of the pool in sysfs" },
 	{ "FILE==BYTES", step_pool, "fail if a number of the pool isn't that" },
 };
