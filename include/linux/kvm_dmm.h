@@ -345,6 +345,7 @@ bool kvm_dmm_batch_add(struct kvm_dmm_batch *batch, pgoff_t index);
 unsigned int kvm_dmm_batch_take(struct kvm_dmm_batch *batch);
 unsigned int kvm_dmm_batch_protect(struct kvm_dmm_batch *batch);
 struct page *kvm_dmm_batch_page(struct kvm_dmm_batch *batch, pgoff_t index);
+struct page *kvm_dmm_batch_pin(struct kvm_dmm_batch *batch, pgoff_t index);
 int kvm_dmm_batch_token(struct kvm_dmm_batch *batch,
 			struct kvm_dmm_policy *policy, pgoff_t index,
 			u64 token);

@@ -397,6 +397,36 @@ struct page *kvm_dmm_batch_page(struct kvm_dmm_batch *batch, pgoff_t index)
 EXPORT_SYMBOL_GPL(kvm_dmm_batch_page);
 
 /**
+ * kvm_dmm_batch_pin - have a frame go on protected, with a reference for oneself
+ * @batch: a batch after kvm_dmm_batch_take() or kvm_dmm_batch_protect()
+ * @index: page offset
+ *
+ * The entry leaves the batch, and the frame may be read by everybody.  As long
+ * as the reference is held, nobody can protect the frame again, since that
+ * takes a frame which only the map holds: so when the entry is still protected
+ * and has this page, the content is what it was.  To find out, own the entry by
+ * kvm_dmm_batch_add(), ask kvm_dmm_peek(), and give the reference back before
+ * kvm_dmm_batch_take().
+ *
+ * Context: Any.
+ * Return: The page, or NULL if the entry left the batch.
+ */
+struct page *kvm_dmm_batch_pin(struct kvm_dmm_batch *batch, pgoff_t index)
+{
+	struct page *page = kvm_dmm_batch_page(batch, index);
+	u64 e;
+
+	if (!page)
+		return NULL;
+	e = dmm_batch_entry(batch, dmm_offset(index));
+	atomic_inc(&batch->region->protects);
+	page_ref_unfreeze(page, 2);
+	dmm_batch_set(batch, index, e | DMM_WP);
+	return page;
+}
+EXPORT_SYMBOL_GPL(kvm_dmm_batch_pin);
+
+/**
  * dmm_batch_set - write an entry of a batch, which leaves the batch
  * @batch: the batch
  * @index: page offset
