@@ -34,6 +34,7 @@ struct kvm_dmm_shared;	/* handle of a shared frame */
 /* How a policy is asked for the content of a token. */
 #define KVM_DMM_FETCH_NOWAIT	BIT(0)	/* -EAGAIN rather than wait for I/O */
 #define KVM_DMM_FETCH_AHEAD	BIT(1)	/* by kvm_dmm_fetch(), not by an access */
+#define KVM_DMM_FETCH_INTR	BIT(2)	/* any signal ends a wait, not just fatal ones */
 
 /**
  * enum kvm_dmm_kind - what the map has at an offset

@@ -342,6 +342,8 @@ static int dmm_fault_fetch(struct dmm_fault *fault, struct page **pagep)
 		flags |= KVM_DMM_FETCH_NOWAIT;
 	if (fault->flags & DMM_SPARE)
 		flags |= KVM_DMM_FETCH_AHEAD;
+	if (fault->flags & DMM_INTR)
+		flags |= KVM_DMM_FETCH_INTR;
 
 	share = READ_ONCE(pool->nr_sharers) && !(fault->flags & DMM_WRITE);
 	if (share) {
@@ -361,7 +363,7 @@ static int dmm_fault_fetch(struct dmm_fault *fault, struct page **pagep)
 		/* Content that takes time: as with an entry that is busy. */
 		if (r == -EAGAIN)
 			r = -EBUSY;
-		else
+		else if (r != -EINTR)
 			dmm_count(pool, DMM_STAT_fetch_failed);
 		dmm_unlock(fault->region, fault->entry, fault->e);
 		goto free;
