@@ -163,6 +163,8 @@ static int dmm_charge_slow(struct kvm_dmm_pool *pool, unsigned long nr,
 {
 	unsigned long end = jiffies + DMM_LIMIT_WAIT, latest = jiffies;
 	unsigned long used, least = ULONG_MAX;
+	unsigned long done;
+	long freed, before;
 	DEFINE_WAIT(wait);
 	int state, r = 0;
 
@@ -175,9 +177,14 @@ static int dmm_charge_slow(struct kvm_dmm_pool *pool, unsigned long nr,
 		return dmm_try_charge(pool, nr) ? 0 : -EBUSY;
 	}
 	state = flags & DMM_INTR ? TASK_INTERRUPTIBLE : TASK_KILLABLE;
+	before = atomic_long_read(&pool->freed);
 	for (;;) {
-		if (dmm_reclaim(pool, max(nr, DMM_RECLAIM_BATCH), 0, ULONG_MAX,
-				KVM_DMM_RECLAIM_LIMIT)) {
+		done = dmm_reclaim(pool, max(nr, DMM_RECLAIM_BATCH), 0,
+				   ULONG_MAX, KVM_DMM_RECLAIM_LIMIT);
+		/* What a device has to write first comes free later. */
+		freed = atomic_long_read(&pool->freed);
+		if (done || freed != before) {
+			before = freed;
 			if (dmm_try_charge(pool, nr))
 				break;
 			/*
