@@ -6,7 +6,8 @@
  *
  * When memory is wanted, the hand of swap_age.h goes on round the regions of
  * the pool, and pages that have been idle move to the store of swap_store.c, as
- * tokens, from where an access brings them back.
+ * tokens, from where an access brings them back.  What has to be written to a
+ * file or device goes when that is done, see swap_write.c.
  */
 #include <linux/mm.h>
 #include <linux/module.h>
@@ -18,6 +19,36 @@
 #define DMM_SWAP_CHUNK	64U
 
 static const char * const dmm_swap_compressors[] = { "lz4", "zstd", NULL };
+
+static ssize_t backing_show(struct kvm_dmm_policy *policy, char *buf)
+{
+	struct dmm_swap *swap = policy->priv;
+
+	return dmm_store_show_backing(&swap->store, buf);
+}
+
+static int backing_store(struct kvm_dmm_policy *policy, const char *buf)
+{
+	struct dmm_swap *swap = policy->priv;
+	char *path = kstrdup(buf, GFP_KERNEL);
+	int r;
+
+	if (!path)
+		return -ENOMEM;
+	path[strcspn(path, "\n")] = 0;
+	r = dmm_store_set_backing(&swap->store, path);
+	kfree(path);
+	return r;
+}
+
+/* What the pool has in its backing. */
+static ssize_t backing_bytes_show(struct kvm_dmm_policy *policy, char *buf)
+{
+	struct dmm_swap *swap = policy->priv;
+	u64 slots = atomic_long_read(&swap->store.nr_slots);
+
+	return sysfs_emit(buf, "%llu\n", slots << PAGE_SHIFT);
+}
 
 static const struct kvm_dmm_tunable dmm_swap_tunables[] = {
 	[DMM_SWAP_COMPRESSOR] = {
@@ -44,6 +75,8 @@ static const struct kvm_dmm_tunable dmm_swap_tunables[] = {
 		.def = 100,
 		.max = 1 << 30,
 	},
+	{ .name = "backing", .show = backing_show, .store = backing_store },
+	{ .name = "backing_bytes", .show = backing_bytes_show },
 	{}
 };
 
@@ -56,13 +89,26 @@ static const char * const dmm_swap_counters[] = {
 
 static struct kmem_cache *dmm_swap_region_cache;
 
-static unsigned int dmm_swap_nr(pgoff_t index)
+/**
+ * dmm_swap_nr - number of a page in its region
+ * @index: page offset
+ *
+ * Return: The number.
+ */
+unsigned int dmm_swap_nr(pgoff_t index)
 {
 	return index & (KVM_DMM_REGION_PAGES - 1);
 }
 
-static struct dmm_swap_region *dmm_swap_region(struct dmm_swap *swap,
-					       pgoff_t index)
+/**
+ * dmm_swap_region - what is known about the pages around one
+ * @swap: the policy in the pool
+ * @index: page offset
+ *
+ * Context: Any.
+ * Return: The region, which stays, or NULL.
+ */
+struct dmm_swap_region *dmm_swap_region(struct dmm_swap *swap, pgoff_t index)
 {
 	return xa_load(&swap->regions, index / KVM_DMM_REGION_PAGES);
 }
@@ -117,6 +163,7 @@ static void dmm_swap_detach(struct kvm_dmm_policy *policy)
 
 	/* It takes nothing out any more, as the core refuses. */
 	cancel_delayed_work_sync(&swap->cold_work);
+	dmm_store_drain(&swap->store);
 	xa_for_each(&swap->regions, i, region)
 		kmem_cache_free(dmm_swap_region_cache, region);
 	xa_destroy(&swap->regions);
@@ -133,13 +180,13 @@ static int dmm_swap_fetch(struct kvm_dmm_policy *policy, u64 token,
 	bool active;
 	int r;
 
-	r = dmm_store_fetch(&swap->store, token, page);
+	r = dmm_store_fetch(&swap->store, token, page, flags);
 	if (r < 0 || !region)
 		return r;
 	spin_lock(&swap->lock);
 	active = dmm_age_returned(&swap->age, &region->state[i],
 				  region->evicted[i]);
-	if (r)
+	if (r && dmm_store_in_memory(token))
 		region->state[i] |= DMM_AGE_KEPT;
 	region->idle[i] = 0;
 	swap->nr_refaults++;
@@ -157,10 +204,20 @@ static void dmm_swap_free_token(struct kvm_dmm_policy *policy, u64 token)
 	dmm_store_free(&swap->store, token);
 }
 
+static int dmm_swap_dup_token(struct kvm_dmm_policy *policy, u64 token,
+			      struct kvm_dmm_policy *to, u64 *new)
+{
+	struct dmm_swap *swap = policy->priv, *other = to->priv;
+
+	return dmm_store_dup(&swap->store, token, &other->store, new);
+}
+
 /**
  * struct dmm_visit - what the hand does in a region
  * @swap: the policy in the pool
  * @rc: what the core wants
+ * @writer: what goes to the backing
+ * @wait: wait for the backing, if that is what it takes
  * @region: the region
  * @base: page offset of its first page
  * @go: pages that go
@@ -172,6 +229,8 @@ static void dmm_swap_free_token(struct kvm_dmm_policy *policy, u64 token)
 struct dmm_visit {
 	struct dmm_swap *swap;
 	struct kvm_dmm_reclaim *rc;
+	struct dmm_writer writer;
+	bool wait;
 	struct dmm_swap_region *region;
 	pgoff_t base;
 	DECLARE_BITMAP(go, KVM_DMM_REGION_PAGES);
@@ -180,6 +239,40 @@ struct dmm_visit {
 	bool all;
 	bool full;
 };
+
+static void dmm_visit_init(struct dmm_visit *visit, struct dmm_swap *swap,
+			   struct kvm_dmm_reclaim *rc, bool wait)
+{
+	memset(visit, 0, sizeof(*visit));
+	visit->swap = swap;
+	visit->rc = rc;
+	visit->wait = wait;
+	dmm_writer_init(&visit->writer, swap);
+}
+
+/* How many pages are still wanted, besides those that are being written? */
+static unsigned long dmm_visit_wants(struct dmm_visit *visit)
+{
+	unsigned long got = visit->rc->nr_done + visit->writer.queued;
+
+	return visit->rc->nr_pages > got ? visit->rc->nr_pages - got : 0;
+}
+
+/*
+ * Have what was gathered written.  Who may wait for the backing does, and learns
+ * what has gone out; false if nothing has, or a signal came.
+ */
+static bool dmm_visit_settle(struct dmm_visit *visit)
+{
+	unsigned long gone;
+
+	dmm_writer_submit(&visit->writer);
+	if (!visit->wait || !visit->writer.queued)
+		return false;
+	gone = dmm_writer_wait(&visit->writer);
+	visit->rc->nr_done += gone;
+	return gone && !signal_pending(current);
+}
 
 /* Age the pages of a region and find those that may go. */
 static void dmm_swap_look(struct dmm_visit *visit, bool pressure)
@@ -210,6 +303,9 @@ static void dmm_swap_look(struct dmm_visit *visit, bool pressure)
 				dmm_age_set(age, state, 0);
 			continue;
 		}
+		/* It goes already. */
+		if (test_bit(i, visit->region->writing))
+			continue;
 		index = visit->base + i;
 		go = dmm_age_visit(age, state, test_bit(i, young));
 		if (visit->cold)
@@ -231,7 +327,7 @@ static void dmm_swap_look(struct dmm_visit *visit, bool pressure)
 static unsigned int dmm_swap_evict(struct dmm_visit *visit, unsigned int i)
 {
 	struct kvm_dmm_pool *pool = visit->swap->store.policy->pool;
-	unsigned long want = visit->rc->nr_pages - visit->rc->nr_done;
+	unsigned long want = dmm_visit_wants(visit);
 	DECLARE_BITMAP(gone, KVM_DMM_REGION_PAGES);
 	DECLARE_BITMAP(hard, KVM_DMM_REGION_PAGES);
 	struct dmm_swap_region *region = visit->region;
@@ -255,10 +351,12 @@ static unsigned int dmm_swap_evict(struct dmm_visit *visit, unsigned int i)
 		if (!kvm_dmm_batch_page(&batch, visit->base + k))
 			continue;
 		switch (dmm_store_page(&visit->swap->store, &batch,
-				       visit->base + k)) {
+				       visit->base + k, &visit->writer)) {
 		case 0:
 			__set_bit(k, gone);
 			visit->rc->nr_done++;
+			break;
+		case -EINPROGRESS:
 			break;
 		case -E2BIG:
 			__set_bit(k, hard);
@@ -345,19 +443,21 @@ static void dmm_swap_stay(struct dmm_swap *swap, pgoff_t base)
 
 static void dmm_swap_visit(struct dmm_visit *visit, bool pressure)
 {
-	struct kvm_dmm_reclaim *rc = visit->rc;
 	unsigned int i = 0;
 
 	kvm_dmm_policy_count(visit->swap->store.policy, DMM_SWAP_visit, 1);
 	dmm_swap_look(visit, pressure);
 	if (!bitmap_empty(visit->drop, KVM_DMM_REGION_PAGES))
 		dmm_swap_drop(visit);
-	while (rc->nr_done < rc->nr_pages && !visit->full) {
+	while (dmm_visit_wants(visit) && !visit->full) {
 		i = find_next_bit(visit->go, KVM_DMM_REGION_PAGES, i);
 		if (i == KVM_DMM_REGION_PAGES)
 			return;
 		i = dmm_swap_evict(visit, i);
 		cond_resched();
+		if (visit->wait && dmm_writer_busy(&visit->writer) &&
+		    !dmm_visit_settle(visit))
+			break;
 	}
 	if (!visit->cold && find_next_bit(visit->go, KVM_DMM_REGION_PAGES, i) <
 			    KVM_DMM_REGION_PAGES)
@@ -372,7 +472,7 @@ static void dmm_swap_reclaim_range(struct dmm_visit *visit)
 	pgoff_t index = rc->first;
 
 	visit->all = true;
-	while (rc->nr_done < rc->nr_pages && !visit->full &&
+	while (dmm_visit_wants(visit) && !visit->full &&
 	       kvm_dmm_next_region(pool, &index, rc->last)) {
 		visit->base = round_down(index, KVM_DMM_REGION_PAGES);
 		visit->region = dmm_swap_region_get(visit->swap, index);
@@ -383,44 +483,60 @@ static void dmm_swap_reclaim_range(struct dmm_visit *visit)
 	}
 }
 
-static int dmm_swap_reclaim(struct kvm_dmm_policy *policy,
-			    struct kvm_dmm_reclaim *rc)
+/* The hand goes round until it has found enough, or all has been tried. */
+static void dmm_swap_reclaim_hand(struct dmm_visit *visit)
 {
-	struct dmm_visit visit = { .swap = policy->priv, .rc = rc };
+	enum kvm_dmm_reason reason = visit->rc->reason;
 	unsigned int passes = 0;
 	bool pressure, must;
 	pgoff_t last = 0;
 
-	if (rc->reason == KVM_DMM_RECLAIM_ADVICE) {
-		dmm_swap_reclaim_range(&visit);
-		return 0;
-	}
 	/* These are not content with what can be spared. */
-	must = rc->reason == KVM_DMM_RECLAIM_LIMIT ||
-	       rc->reason == KVM_DMM_RECLAIM_USER;
+	must = reason == KVM_DMM_RECLAIM_LIMIT ||
+	       reason == KVM_DMM_RECLAIM_USER;
 	/* At its limit, a pool has better uses for memory than copies. */
-	pressure = rc->reason != KVM_DMM_RECLAIM_USER;
+	pressure = reason != KVM_DMM_RECLAIM_USER;
 
-	while (rc->nr_done < rc->nr_pages && !visit.full) {
-		if (!dmm_swap_next(visit.swap, passes, &visit.base))
+	visit->all = false;
+	visit->region = NULL;
+	while (dmm_visit_wants(visit) && !visit->full) {
+		if (!dmm_swap_next(visit->swap, passes, &visit->base))
 			break;
-		if (visit.base <= last && visit.region) {
+		if (visit->base <= last && visit->region) {
 			/* The hand has begun a new round. */
-			if (visit.all || (!must && passes == DMM_AGE_PASSES))
+			if (visit->all || (!must && passes == DMM_AGE_PASSES))
 				break;
-			visit.all = passes++ == DMM_AGE_PASSES;
+			visit->all = passes++ == DMM_AGE_PASSES;
 			if (pressure)
-				dmm_store_compact(&visit.swap->store);
-			if (rc->reason == KVM_DMM_RECLAIM_USER &&
+				dmm_store_compact(&visit->swap->store);
+			if (reason == KVM_DMM_RECLAIM_USER &&
 			    signal_pending(current))
 				break;
 		}
-		last = visit.base;
-		visit.region = dmm_swap_region_get(visit.swap, visit.base);
-		if (!visit.region)
+		last = visit->base;
+		visit->region = dmm_swap_region_get(visit->swap, visit->base);
+		if (!visit->region)
 			break;
-		dmm_swap_visit(&visit, pressure);
+		dmm_swap_visit(visit, pressure);
 	}
+}
+
+static int dmm_swap_reclaim(struct kvm_dmm_policy *policy,
+			    struct kvm_dmm_reclaim *rc)
+{
+	bool wait = rc->reason != KVM_DMM_RECLAIM_LIMIT &&
+		    rc->reason != KVM_DMM_RECLAIM_HOST;
+	struct dmm_visit visit;
+
+	dmm_visit_init(&visit, policy->priv, rc, wait);
+	/* What could not be written, or was used meanwhile, stays. */
+	do {
+		if (rc->reason == KVM_DMM_RECLAIM_ADVICE)
+			dmm_swap_reclaim_range(&visit);
+		else
+			dmm_swap_reclaim_hand(&visit);
+	} while (dmm_visit_settle(&visit) && dmm_visit_wants(&visit) &&
+		 !visit.full);
 	return 0;
 }
 
@@ -429,11 +545,12 @@ static void dmm_swap_cold(struct dmm_swap *swap, unsigned int ms)
 {
 	struct kvm_dmm_policy *policy = swap->store.policy;
 	struct kvm_dmm_reclaim rc = { .last = ULONG_MAX };
-	struct dmm_visit visit = { .swap = swap, .rc = &rc };
 	unsigned long refaults, done;
+	struct dmm_visit visit;
 	pgoff_t index = 0;
 	u64 target;
 
+	dmm_visit_init(&visit, swap, &rc, true);
 	spin_lock(&swap->lock);
 	refaults = swap->nr_refaults;
 	swap->nr_refaults = 0;
@@ -454,6 +571,7 @@ static void dmm_swap_cold(struct dmm_swap *swap, unsigned int ms)
 			break;
 		done = rc.nr_done;
 		dmm_swap_visit(&visit, false);
+		dmm_visit_settle(&visit);
 		kvm_dmm_policy_count(policy, DMM_SWAP_cold, rc.nr_done - done);
 		index = visit.base + KVM_DMM_REGION_PAGES;
 		cond_resched();
@@ -485,6 +603,7 @@ static struct kvm_dmm_policy_ops dmm_swap_ops = {
 	.detach = dmm_swap_detach,
 	.fetch = dmm_swap_fetch,
 	.free_token = dmm_swap_free_token,
+	.dup_token = dmm_swap_dup_token,
 	.reclaim = dmm_swap_reclaim,
 };
 
@@ -501,10 +620,15 @@ static int __init dmm_swap_init(void)
 	r = dmm_store_module_init();
 	if (r)
 		goto codec;
-	r = kvm_dmm_register_policy(&dmm_swap_ops);
+	r = dmm_backing_module_init();
 	if (r)
 		goto store;
+	r = kvm_dmm_register_policy(&dmm_swap_ops);
+	if (r)
+		goto backing;
 	return 0;
+backing:
+	dmm_backing_module_exit();
 store:
 	dmm_store_module_exit();
 codec:
@@ -518,6 +642,7 @@ module_init(dmm_swap_init);
 static void __exit dmm_swap_exit(void)
 {
 	kvm_dmm_unregister_policy(&dmm_swap_ops);
+	dmm_backing_module_exit();
 	dmm_store_module_exit();
 	dmm_codec_module_exit();
 	kmem_cache_destroy(dmm_swap_region_cache);

@@ -2,20 +2,23 @@
 /*
  * Dynamic memory mapping: what the files of the swap policy share.
  *
- * Order of locks: codec (a mutex), then those of zsmalloc.  dmm_swap.lock is
- * taken alone.
+ * Order of locks: codec (a mutex), then those of zsmalloc.  The spinlocks here
+ * are taken alone.
  */
 #ifndef _KVM_DMM_SWAP_H
 #define _KVM_DMM_SWAP_H
 
 #include <linux/atomic.h>
 #include <linux/kvm_dmm.h>
+#include <linux/refcount.h>
 #include <linux/spinlock.h>
 #include <linux/workqueue.h>
 #include <linux/xarray.h>
 
 #include "swap_age.h"
 
+struct bio_vec;
+struct file;
 struct zs_pool;
 
 enum dmm_swap_tunable {
@@ -30,9 +33,13 @@ enum dmm_swap_tunable {
 #define DMM_SWAP_STATS(S)						\
 	S(out_same)		/* out: one word all over, no storage */ \
 	S(out_compressed)	/* out: compressed */			\
+	S(out_written)		/* out: written to the backing */	\
 	S(out_kept)		/* out: the copy was still there */	\
 	S(in_same)		/* in: filled with a word */		\
 	S(in_compressed)	/* in: decompressed */			\
+	S(in_read)		/* in: read from the backing */		\
+	S(ahead_used)		/* read ahead, and wanted */		\
+	S(ahead_unused)		/* read ahead for nothing */		\
 	S(copy_dropped)		/* a kept copy had to make room */	\
 	S(cold)			/* out: before memory was wanted */	\
 	S(refault)		/* came back */				\
@@ -40,6 +47,12 @@ enum dmm_swap_tunable {
 	S(reject_incompressible) /* stays: too large compressed */	\
 	S(reject_full)		/* stays: max_compressed_percent */	\
 	S(reject_nomem)		/* stays: the host has no memory */	\
+	S(reject_backing)	/* stays: the backing is full */	\
+	S(write_changed)	/* stays: used while it was written */	\
+	S(write_failed)		/* stays: could not be written */	\
+	S(read_failed)		/* could not be read */			\
+	S(checksum_failed)	/* not what was written came back */	\
+	S(wait_ns)		/* nanoseconds that accesses waited for reads */ \
 	S(visit)		/* regions that the hand has passed */
 
 enum dmm_swap_stat {
@@ -59,16 +72,82 @@ enum dmm_codec_type {
 	DMM_ZSTD,
 };
 
+/* Reads and writes of a backing at once. */
+#define DMM_READ_DEPTH		64
+#define DMM_WRITE_DEPTH		8
+/* Pages in one write. */
+#define DMM_WRITE_MAX		64U
+/* Pages of a pool that are being written at once. */
+#define DMM_WRITE_LIMIT		1024
+/* Pages in one read, with those read ahead. */
+#define DMM_READ_MAX		32U
+
+/**
+ * struct dmm_backing - a file or block device
+ * @link: in the list of all
+ * @refs: stores and slots that use it
+ * @file: the file
+ * @direct: it can do direct I/O
+ * @nr: number of slots
+ * @read_wq: where it is read
+ * @write_wq: where it is written
+ * @lock: protects the rest
+ * @used: a bit for each slot
+ * @nr_used: slots in use
+ * @next: where the search for slots goes on
+ */
+struct dmm_backing {
+	struct list_head link;
+	refcount_t refs;
+	struct file *file;
+	bool direct;
+	unsigned long nr;
+	struct workqueue_struct *read_wq;
+	struct workqueue_struct *write_wq;
+	spinlock_t lock;	/* see above */
+	unsigned long *used;
+	unsigned long nr_used;
+	unsigned long next;
+};
+
+/**
+ * struct dmm_slot - content in a backing; never changes
+ * @backing: the backing, with a reference
+ * @csum: see dmm_slot_checksum()
+ * @nr: number of the slot
+ * @refs: tokens that lead here, of one pool or of several
+ */
+struct dmm_slot {
+	struct dmm_backing *backing;
+	u64 csum;
+	u32 nr;
+	refcount_t refs;
+};
+
 /**
  * struct dmm_swap_store - content that has been taken out of a pool
  * @policy: the attached policy
  * @zs: compressed pages
  * @charged: pages of @zs that the pool is charged for
+ * @nr_slots: tokens that are slots, those of kept copies included
+ * @nr_io: writes and reads that are on their way
+ * @lock: protects the rest
+ * @backing: where to write to, or NULL; stays as long as there is I/O or a slot
+ * @window: the last read that was more than what was asked for, or NULL
+ * @read_next: slot that the next read in sequence begins with
+ * @read_nr: pages of the last read
  */
 struct dmm_swap_store {
 	struct kvm_dmm_policy *policy;
 	struct zs_pool *zs;
 	atomic_long_t charged;
+	atomic_long_t nr_slots;
+	atomic_t nr_io;
+	spinlock_t lock;	/* see above */
+	struct dmm_backing *backing;
+	struct dmm_read *window;
+	u64 read_next;
+	unsigned int read_nr;
 };
 
 /**
@@ -76,16 +155,21 @@ struct dmm_swap_store {
  * @state: of each page; see swap_age.h
  * @evicted: when it was taken out; see dmm_age_evicted()
  * @idle: see dmm_cold_pass()
+ * @writing: pages that are being written; atomic
  */
 struct dmm_swap_region {
 	u8 state[KVM_DMM_REGION_PAGES];
 	u16 evicted[KVM_DMM_REGION_PAGES];
 	u8 idle[KVM_DMM_REGION_PAGES];
+	DECLARE_BITMAP(writing, KVM_DMM_REGION_PAGES);
 };
 
 /**
  * struct dmm_swap - the policy in one pool
  * @store: where content goes
+ * @submitted: pages that were given to the backing to write
+ * @completed: of these, those it is done with
+ * @written: of these, those that are out
  * @lock: protects the rest
  * @regions: page offset / 512 to struct dmm_swap_region; entries stay, so that
  *	looking one up takes no lock
@@ -97,6 +181,9 @@ struct dmm_swap_region {
  */
 struct dmm_swap {
 	struct dmm_swap_store store;
+	atomic_long_t submitted;
+	atomic_long_t completed;
+	atomic_long_t written;
 	spinlock_t lock;	/* see above */
 	struct xarray regions;
 	struct dmm_age age;
@@ -107,21 +194,80 @@ struct dmm_swap {
 	unsigned int cold_need;
 };
 
+/**
+ * struct dmm_writer - gathers pages for the backing
+ * @swap: the policy in the pool
+ * @write: what is being gathered, or NULL
+ * @queued: pages since dmm_writer_wait(), those in @write included
+ * @written: swap->written at that time
+ */
+struct dmm_writer {
+	struct dmm_swap *swap;
+	struct dmm_write *write;
+	unsigned long queued;
+	unsigned long written;
+};
+
+/* swap.c */
+struct dmm_swap_region *dmm_swap_region(struct dmm_swap *swap, pgoff_t index);
+unsigned int dmm_swap_nr(pgoff_t index);
+
 /* swap_store.c */
 int dmm_store_init(struct dmm_swap_store *store, struct kvm_dmm_policy *policy);
+void dmm_store_drain(struct dmm_swap_store *store);
 void dmm_store_exit(struct dmm_swap_store *store);
 int dmm_store_page(struct dmm_swap_store *store, struct kvm_dmm_batch *batch,
-		   pgoff_t index);
-int dmm_store_fetch(struct dmm_swap_store *store, u64 token, struct page *page);
+		   pgoff_t index, struct dmm_writer *writer);
+int dmm_store_fetch(struct dmm_swap_store *store, u64 token, struct page *page,
+		    unsigned int flags);
+bool dmm_store_in_memory(u64 token);
+u64 dmm_slot_token(struct dmm_slot *slot);
+int dmm_store_dup(struct dmm_swap_store *store, u64 token,
+		  struct dmm_swap_store *to, u64 *new);
+int dmm_store_set_backing(struct dmm_swap_store *store, const char *path);
+ssize_t dmm_store_show_backing(struct dmm_swap_store *store, char *buf);
 void dmm_store_free(struct dmm_swap_store *store, u64 token);
 void dmm_store_compact(struct dmm_swap_store *store);
 int dmm_store_module_init(void);
 void dmm_store_module_exit(void);
 
+/* swap_backing.c: the file or device */
+struct dmm_backing *dmm_backing_open(const char *path);
+void dmm_backing_put(struct dmm_backing *backing);
+unsigned int dmm_backing_alloc(struct dmm_backing *backing, unsigned int max,
+			       u32 *first);
+void dmm_backing_release(struct dmm_backing *backing, u32 first,
+			 unsigned int n);
+unsigned int dmm_backing_row(struct dmm_backing *backing, u32 first,
+			     unsigned int max);
+bool dmm_backing_crowded(struct dmm_backing *backing);
+int dmm_backing_io(struct dmm_backing *backing, bool write,
+		   struct bio_vec *bvec, unsigned int n, u32 first);
+ssize_t dmm_backing_path(struct dmm_backing *backing, char *buf);
+u64 dmm_slot_checksum(u32 nr, struct page *page);
+struct dmm_slot *dmm_slot_create(struct dmm_backing *backing, u32 nr, u64 csum);
+void dmm_slot_put(struct dmm_slot *slot);
+int dmm_backing_module_init(void);
+void dmm_backing_module_exit(void);
+
+/* swap_write.c: from frames to the backing */
+int dmm_writer_add(struct dmm_writer *writer, struct kvm_dmm_batch *batch,
+		   pgoff_t index);
+void dmm_writer_submit(struct dmm_writer *writer);
+bool dmm_writer_busy(struct dmm_writer *writer);
+unsigned long dmm_writer_wait(struct dmm_writer *writer);
+void dmm_writer_init(struct dmm_writer *writer, struct dmm_swap *swap);
+
+/* swap_read.c: and back */
+int dmm_slot_fetch(struct dmm_swap_store *store, struct dmm_slot *slot,
+		   struct page *page, unsigned int flags);
+void dmm_window_drop(struct dmm_swap_store *store);
+
 /* swap_codec.c: compression */
 struct dmm_codec;
 struct dmm_codec *dmm_codec_get(void);
 void dmm_codec_put(struct dmm_codec *codec);
+void *dmm_codec_page(struct dmm_codec *codec);
 int dmm_compress(struct dmm_codec *codec, enum dmm_codec_type *type,
 		 const void *from, unsigned int max, const void **to);
 struct dmm_codec *dmm_codec_get_for(enum dmm_codec_type type);

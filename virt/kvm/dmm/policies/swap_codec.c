@@ -64,6 +64,17 @@ void dmm_codec_put(struct dmm_codec *codec)
 		mutex_unlock(&codec->lock);
 }
 
+/**
+ * dmm_codec_page - a page to work with
+ * @codec: a codec from dmm_codec_get()
+ *
+ * Return: The page, the caller's until the codec is put.
+ */
+void *dmm_codec_page(struct dmm_codec *codec)
+{
+	return codec->out;
+}
+
 /* Have memory for zstd in a codec: all that is ever needed. */
 static bool dmm_codec_has_zstd(struct dmm_codec *codec)
 {

@@ -3,12 +3,15 @@
  * Dynamic memory mapping: where the swap policy keeps content.
  *
  * A page of one repeated word is nothing but a token that says so.  Any other
- * is compressed, and the token leads to an object that says where it is.
+ * is compressed, and the token leads to an object that says where it is.  What
+ * cannot be compressed goes to the backing, if there is one; the token leads to
+ * the slot then.
  */
 #include <linux/highmem.h>
 #include <linux/io.h>
 #include <linux/slab.h>
 #include <linux/string.h>
+#include <linux/wait_bit.h>
 #include <linux/zsmalloc.h>
 
 #include "swap.h"
@@ -29,11 +32,13 @@
  * @DMM_TOKEN_OBJECT: physical address of a struct dmm_object, in units of 8
  * @DMM_TOKEN_WORD: the page is filled with this number
  * @DMM_TOKEN_HALF: the page is filled with these 32 bits
+ * @DMM_TOKEN_SLOT: physical address of a struct dmm_slot, in units of 8
  */
 enum dmm_token_kind {
 	DMM_TOKEN_OBJECT,
 	DMM_TOKEN_WORD,
 	DMM_TOKEN_HALF,
+	DMM_TOKEN_SLOT,
 };
 
 /**
@@ -73,6 +78,22 @@ static u64 dmm_object_token(struct dmm_object *object)
 }
 
 static struct dmm_object *dmm_token_object(u64 token)
+{
+	return phys_to_virt((token & DMM_TOKEN_PAYLOAD) << 3);
+}
+
+/**
+ * dmm_slot_token - the token that leads to a slot
+ * @slot: the slot
+ *
+ * Return: The token.
+ */
+u64 dmm_slot_token(struct dmm_slot *slot)
+{
+	return dmm_mk_store_token(DMM_TOKEN_SLOT, virt_to_phys(slot) >> 3);
+}
+
+static struct dmm_slot *dmm_token_slot(u64 token)
 {
 	return phys_to_virt((token & DMM_TOKEN_PAYLOAD) << 3);
 }
@@ -175,29 +196,21 @@ static int dmm_store_compressed(struct dmm_swap_store *store, const void *kaddr,
 	int r = -ENOMEM;
 	void *to;
 
-	if (dmm_store_full(store)) {
-		kvm_dmm_policy_count(store->policy, DMM_SWAP_reject_full, 1);
+	if (dmm_store_full(store))
 		return -ENOSPC;
-	}
 	object = dmm_object_alloc();
-	if (!object) {
-		kvm_dmm_policy_count(store->policy, DMM_SWAP_reject_nomem, 1);
+	if (!object)
 		return -ENOMEM;
-	}
 	codec = dmm_codec_get();
 	size = dmm_compress(codec, &type, kaddr, dmm_object_max, &data);
 	if (!size) {
-		kvm_dmm_policy_count(store->policy,
-				     DMM_SWAP_reject_incompressible, 1);
 		r = -E2BIG;
 		goto put;
 	}
 	handle = zs_malloc(store->zs, size, GFP_NOIO | __GFP_NOWARN |
 			   __GFP_HIGHMEM | __GFP_MOVABLE);
-	if (IS_ERR_VALUE(handle)) {
-		kvm_dmm_policy_count(store->policy, DMM_SWAP_reject_nomem, 1);
+	if (IS_ERR_VALUE(handle))
 		goto put;
-	}
 	to = zs_map_object(store->zs, handle, ZS_MM_WO);
 	memcpy(to, data, size);
 	zs_unmap_object(store->zs, handle);
@@ -215,26 +228,39 @@ put:
 	return r;
 }
 
+/* A page cannot be stored; returns why. */
+static int dmm_store_reject(struct dmm_swap_store *store, int why)
+{
+	enum dmm_swap_stat stat = why == -E2BIG ?
+		DMM_SWAP_reject_incompressible : why == -ENOSPC ?
+		DMM_SWAP_reject_full : DMM_SWAP_reject_nomem;
+
+	kvm_dmm_policy_count(store->policy, stat, 1);
+	return why;
+}
+
 /**
  * dmm_store_page - replace a frame of a batch by a token
  * @store: the store
  * @batch: a batch after kvm_dmm_batch_take()
  * @index: page offset of a frame in it
+ * @writer: takes what cannot be stored in memory
  *
  * Context: May sleep.
- * Return: 0; -E2BIG: the content does not compress; -ENOSPC: compressed content
- *	takes as much as it may; -ENOMEM; -EBUSY: the policy is being detached.
+ * Return: 0; -EINPROGRESS: @writer has it; -E2BIG: the content does not
+ *	compress; -ENOSPC: compressed content takes as much as it may; -ENOMEM;
+ *	-EBUSY: the policy is being detached, or the backing has enough to do.
  *	On error the frame stays.
  */
 int dmm_store_page(struct dmm_swap_store *store, struct kvm_dmm_batch *batch,
-		   pgoff_t index)
+		   pgoff_t index, struct dmm_writer *writer)
 {
 	struct kvm_dmm_policy *policy = store->policy;
 	struct page *page = kvm_dmm_batch_page(batch, index);
 	u64 token, word;
 	void *kaddr;
 	bool same;
-	int r;
+	int r, w;
 
 	if (!kvm_dmm_batch_kept(batch, policy, index, NULL)) {
 		kvm_dmm_policy_count(policy, DMM_SWAP_out_kept, 1);
@@ -245,8 +271,12 @@ int dmm_store_page(struct dmm_swap_store *store, struct kvm_dmm_batch *batch,
 	r = same ? dmm_store_same(word, &token) :
 		   dmm_store_compressed(store, kaddr, &token);
 	kunmap_local(kaddr);
-	if (r)
-		return r;
+	if (r) {
+		w = dmm_writer_add(writer, batch, index);
+		if (!w)
+			return -EINPROGRESS;
+		return w == -EBUSY ? w : dmm_store_reject(store, r);
+	}
 	r = kvm_dmm_batch_token(batch, policy, index, token);
 	if (r)
 		dmm_store_free(store, token);
@@ -270,24 +300,51 @@ static int dmm_store_decompress(struct dmm_swap_store *store,
 	return WARN_ON_ONCE(!ok) ? -EIO : 0;
 }
 
+static void dmm_store_free_slot(struct dmm_swap_store *store, u64 token)
+{
+	dmm_slot_put(dmm_token_slot(token));
+	atomic_long_dec(&store->nr_slots);
+}
+
+static int dmm_store_fetch_slot(struct dmm_swap_store *store, u64 token,
+				struct page *page, unsigned int flags)
+{
+	struct dmm_slot *slot = dmm_token_slot(token);
+	int r = dmm_slot_fetch(store, slot, page, flags);
+
+	if (r)
+		return r;
+	/* A copy there costs nothing as long as nobody else needs the room. */
+	if (!dmm_backing_crowded(slot->backing))
+		return 1;
+	dmm_store_free_slot(store, token);
+	return 0;
+}
+
 /**
  * dmm_store_fetch - bring content back
  * @store: the store
  * @token: the token
  * @page: where the content goes
+ * @flags: KVM_DMM_FETCH_*
  *
  * Context: May sleep.
- * Return: 0 if the token is used up; 1 if the store would rather keep it; or
- *	-EIO.
+ * Return: 0 if the token is used up; 1 if the store would rather keep it; or as
+ *	dmm_slot_fetch().
  */
-int dmm_store_fetch(struct dmm_swap_store *store, u64 token, struct page *page)
+int dmm_store_fetch(struct dmm_swap_store *store, u64 token, struct page *page,
+		    unsigned int flags)
 {
 	struct kvm_dmm_policy *policy = store->policy;
 	enum dmm_token_kind kind = dmm_token_kind(token);
 	struct dmm_object *object = NULL;
-	void *kaddr = kmap_local_page(page);
+	void *kaddr;
 	int r = 0;
 
+	if (kind == DMM_TOKEN_SLOT)
+		return dmm_store_fetch_slot(store, token, page, flags);
+
+	kaddr = kmap_local_page(page);
 	if (kind == DMM_TOKEN_OBJECT)
 		object = dmm_token_object(token);
 	if (!object || !object->size) {
@@ -310,6 +367,17 @@ int dmm_store_fetch(struct dmm_swap_store *store, u64 token, struct page *page)
 }
 
 /**
+ * dmm_store_in_memory - does a copy take memory?
+ * @token: the token of a kept copy
+ *
+ * Return: False if it is in the backing.
+ */
+bool dmm_store_in_memory(u64 token)
+{
+	return dmm_token_kind(token) != DMM_TOKEN_SLOT;
+}
+
+/**
  * dmm_store_free - forget content
  * @store: the store
  * @token: the token
@@ -320,6 +388,129 @@ void dmm_store_free(struct dmm_swap_store *store, u64 token)
 {
 	if (dmm_token_kind(token) == DMM_TOKEN_OBJECT)
 		dmm_object_free(store, dmm_token_object(token));
+	else if (dmm_token_kind(token) == DMM_TOKEN_SLOT)
+		dmm_store_free_slot(store, token);
+}
+
+/* Copy what an object has, as it is. */
+static int dmm_object_dup(struct dmm_swap_store *store,
+			  struct dmm_object *object, struct dmm_swap_store *to,
+			  u64 *new)
+{
+	struct dmm_object *copy = dmm_object_alloc();
+	struct dmm_codec *codec;
+	const void *from;
+	void *data;
+
+	if (!copy)
+		return -ENOMEM;
+	*copy = *object;
+	if (object->size) {
+		copy->handle = zs_malloc(to->zs, object->size, GFP_NOIO |
+					 __GFP_NOWARN | __GFP_HIGHMEM |
+					 __GFP_MOVABLE);
+		if (IS_ERR_VALUE(copy->handle)) {
+			kmem_cache_free(dmm_object_cache, copy);
+			return -ENOMEM;
+		}
+		/* zsmalloc maps one object at a time. */
+		codec = dmm_codec_get();
+		data = dmm_codec_page(codec);
+		from = zs_map_object(store->zs, object->handle, ZS_MM_RO);
+		memcpy(data, from, object->size);
+		zs_unmap_object(store->zs, object->handle);
+		memcpy(zs_map_object(to->zs, copy->handle, ZS_MM_WO), data,
+		       object->size);
+		zs_unmap_object(to->zs, copy->handle);
+		dmm_codec_put(codec);
+		dmm_store_charge(to);
+	}
+	*new = dmm_object_token(copy);
+	return 0;
+}
+
+/**
+ * dmm_store_dup - have two tokens for the same content
+ * @store: the store
+ * @token: the token
+ * @to: where it is to have another, perhaps the same store
+ * @new: out: that token
+ *
+ * A slot is shared.  Compressed content is copied: it is charged to a pool, and
+ * pools come and go.
+ *
+ * Context: May sleep.
+ * Return: 0 or -ENOMEM.
+ */
+int dmm_store_dup(struct dmm_swap_store *store, u64 token,
+		  struct dmm_swap_store *to, u64 *new)
+{
+	switch (dmm_token_kind(token)) {
+	case DMM_TOKEN_OBJECT:
+		return dmm_object_dup(store, dmm_token_object(token), to, new);
+	case DMM_TOKEN_SLOT:
+		refcount_inc(&dmm_token_slot(token)->refs);
+		atomic_long_inc(&to->nr_slots);
+		fallthrough;
+	default:
+		*new = token;
+	}
+	return 0;
+}
+
+/**
+ * dmm_store_set_backing - choose the file or device for what is to be written
+ * @store: the store
+ * @path: its path; "" or "none": no more
+ *
+ * Context: May sleep.  No lock is held that is needed to make a file.
+ * Return: 0; -EBUSY: content of the pool is in a backing, or on its way; or as
+ *	dmm_backing_open().
+ */
+int dmm_store_set_backing(struct dmm_swap_store *store, const char *path)
+{
+	struct dmm_backing *backing = NULL;
+	int r = 0;
+
+	if (*path && strcmp(path, "none")) {
+		backing = dmm_backing_open(path);
+		if (IS_ERR(backing))
+			return PTR_ERR(backing);
+	}
+	/* Nothing is read ahead that could be wanted later. */
+	dmm_window_drop(store);
+	spin_lock(&store->lock);
+	if (backing != store->backing &&
+	    (atomic_read(&store->nr_io) || atomic_long_read(&store->nr_slots)))
+		r = -EBUSY;
+	else
+		swap(backing, store->backing);
+	spin_unlock(&store->lock);
+	dmm_backing_put(backing);
+	return r;
+}
+
+/**
+ * dmm_store_show_backing - print the path of the backing
+ * @store: the store
+ * @buf: a page
+ *
+ * Context: May sleep.
+ * Return: Length or -errno.
+ */
+ssize_t dmm_store_show_backing(struct dmm_swap_store *store, char *buf)
+{
+	struct dmm_backing *backing;
+	ssize_t len;
+
+	spin_lock(&store->lock);
+	backing = store->backing;
+	if (backing)
+		refcount_inc(&backing->refs);
+	spin_unlock(&store->lock);
+	len = dmm_backing_path(backing, buf);
+	dmm_backing_put(backing);
+	return len;
 }
 
 /**
@@ -349,16 +540,32 @@ int dmm_store_init(struct dmm_swap_store *store, struct kvm_dmm_policy *policy)
 		 kvm_dmm_pool_ino(policy->pool));
 	store->policy = policy;
 	atomic_long_set(&store->charged, 0);
+	spin_lock_init(&store->lock);
+	store->read_next = U64_MAX;
 	store->zs = zs_create_pool(name);
 	return store->zs ? 0 : -ENOMEM;
 }
 
 /**
+ * dmm_store_drain - wait until the backing has done what it was given
+ * @store: the store, which gives it no more
+ *
+ * Context: May sleep until the device has done it.
+ */
+void dmm_store_drain(struct dmm_swap_store *store)
+{
+	wait_var_event(&store->nr_io, !atomic_read(&store->nr_io));
+}
+
+/**
  * dmm_store_exit - remove a store without content
- * @store: the store
+ * @store: the store, after dmm_store_drain()
  */
 void dmm_store_exit(struct dmm_swap_store *store)
 {
+	dmm_window_drop(store);
+	WARN_ON_ONCE(atomic_long_read(&store->nr_slots));
+	dmm_backing_put(store->backing);
 	/* zsmalloc frees empty pages in the background. */
 	kvm_dmm_charge_compressed(store->policy->pool,
 				  -atomic_long_xchg(&store->charged, 0) *

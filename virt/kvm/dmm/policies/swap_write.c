@@ -1,0 +1,355 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * Dynamic memory mapping: how the swap policy writes frames to its backing.
+ *
+ * A page that is being written is still a frame.  It was taken out of all page
+ * tables and is protected; a reference keeps it.  When the write is over, the
+ * frame gives way to a token, unless it was used for writing meanwhile:
+ *
+ *	reclaim				guest, process		the write is over
+ *	-------				--------------		-----------------
+ *	1. take: unmap, freeze
+ *	2. checksum
+ *	3. pin: protect, reference
+ *	4. queue the write
+ *					a. read: map read-only
+ *					b. write: unprotect
+ *								5. own the entry
+ *								6. protected?  same page?
+ *								7. drop the reference, take
+ *								8. token
+ *
+ * If b is before 5, then 6 finds the page unprotected, and it stays a frame: the
+ * device may have got any mixture of old and new content, in a slot that is
+ * given back.  If b is after 5, it waits until 8 and fetches the token.  Nobody
+ * can protect the page again in between, see kvm_dmm_batch_pin(), so there is no
+ * third case.  A hole that is punched, or a clone that is made, leaves another
+ * entry; the reference keeps the page from being used for something else as
+ * long as the device reads it.
+ *
+ * So there is no token whose content is not on the device, and whatever goes
+ * wrong with a write, the content is still where it was.  Reclaim never waits
+ * for the device; accesses at the limit wait for what comes free.
+ */
+#include <linux/bvec.h>
+#include <linux/mm.h>
+#include <linux/slab.h>
+#include <linux/wait_bit.h>
+
+#include "swap.h"
+
+/**
+ * struct dmm_write - pages that are written together
+ * @work: writes them
+ * @swap: the policy in the pool
+ * @backing: the backing, with a reference
+ * @first: first slot
+ * @max: slots in a row
+ * @nr: pages
+ * @bvec: the pages, with references
+ * @index: their page offsets
+ * @slot: where they go; has no token yet
+ */
+struct dmm_write {
+	struct work_struct work;
+	struct dmm_swap *swap;
+	struct dmm_backing *backing;
+	u32 first;
+	unsigned int max;
+	unsigned int nr;
+	struct bio_vec bvec[DMM_WRITE_MAX];
+	pgoff_t index[DMM_WRITE_MAX];
+	struct dmm_slot *slot[DMM_WRITE_MAX];
+};
+
+/* Pages of the region at @base, from the @i-th on, that a write has. */
+static unsigned int dmm_write_group(struct dmm_write *write, unsigned int i)
+{
+	pgoff_t base = round_down(write->index[i], KVM_DMM_REGION_PAGES);
+	unsigned int n = 0;
+
+	while (i + n < write->nr &&
+	       round_down(write->index[i + n], KVM_DMM_REGION_PAGES) == base)
+		n++;
+	return n;
+}
+
+/* Steps 5 to 7.  Pages that have to stay are set to NULL. */
+static void dmm_write_take(struct dmm_write *write, struct kvm_dmm_batch *batch,
+			   unsigned int i, unsigned int n)
+{
+	struct kvm_dmm_pool *pool = write->swap->store.policy->pool;
+	struct page *page;
+	unsigned int k;
+	bool wp;
+
+	for (k = i; k < i + n; k++) {
+		page = write->bvec[k].bv_page;
+		wp = false;
+		if (kvm_dmm_batch_add(batch, write->index[k]))
+			kvm_dmm_peek(pool, write->index[k], &wp);
+		if (!wp)
+			write->bvec[k].bv_page = NULL;
+		put_page(page);
+	}
+	kvm_dmm_batch_take(batch);
+	for (k = i; k < i + n; k++) {
+		/* It had a reference when the entry became busy. */
+		page = write->bvec[k].bv_page;
+		if (page && kvm_dmm_batch_page(batch, write->index[k]) != page)
+			write->bvec[k].bv_page = NULL;
+	}
+}
+
+/* Step 8.  What is kept in the list of slots has no token. */
+static void dmm_write_tokens(struct dmm_write *write,
+			     struct kvm_dmm_batch *batch, unsigned int i,
+			     unsigned int n)
+{
+	struct dmm_swap_store *store = &write->swap->store;
+	unsigned int k;
+	int r;
+
+	for (k = i; k < i + n; k++) {
+		if (!write->bvec[k].bv_page)
+			continue;
+		atomic_long_inc(&store->nr_slots);
+		r = kvm_dmm_batch_token(batch, store->policy, write->index[k],
+					dmm_slot_token(write->slot[k]));
+		if (r)
+			atomic_long_dec(&store->nr_slots);
+		else
+			write->slot[k] = NULL;
+	}
+}
+
+/* Remember what has become of the pages, and give unused slots back. */
+static void dmm_write_account(struct dmm_write *write, unsigned int i,
+			      unsigned int n, int error)
+{
+	struct dmm_swap *swap = write->swap;
+	struct dmm_swap_region *region = dmm_swap_region(swap, write->index[i]);
+	struct kvm_dmm_policy *policy = swap->store.policy;
+	unsigned int k, nr, out = 0;
+
+	spin_lock(&swap->lock);
+	for (k = i; k < i + n; k++) {
+		nr = dmm_swap_nr(write->index[k]);
+		if (!write->slot[k]) {
+			region->evicted[nr] =
+				dmm_age_evicted(&swap->age, &region->state[nr]);
+			out++;
+		} else if (error && region->state[nr]) {
+			dmm_age_become(&swap->age, &region->state[nr],
+				       DMM_AGE_HARD);
+		}
+		clear_bit(nr, region->writing);
+	}
+	spin_unlock(&swap->lock);
+	for (k = i; k < i + n; k++)
+		if (write->slot[k])
+			dmm_slot_put(write->slot[k]);
+	atomic_long_add(out, &swap->written);
+	kvm_dmm_policy_count(policy, DMM_SWAP_out_written, out);
+	kvm_dmm_policy_count(policy, error ? DMM_SWAP_write_failed :
+			     DMM_SWAP_write_changed, n - out);
+}
+
+static void dmm_write_finish(struct dmm_write *write, unsigned int i,
+			     unsigned int n, int error)
+{
+	struct kvm_dmm_pool *pool = write->swap->store.policy->pool;
+	struct kvm_dmm_batch batch;
+	unsigned int k;
+
+	if (error || !kvm_dmm_batch_start(&batch, pool, write->index[i])) {
+		for (k = i; k < i + n; k++)
+			put_page(write->bvec[k].bv_page);
+	} else {
+		dmm_write_take(write, &batch, i, n);
+		dmm_write_tokens(write, &batch, i, n);
+		kvm_dmm_batch_end(&batch);
+	}
+	dmm_write_account(write, i, n, error);
+}
+
+static void dmm_write_work(struct work_struct *work)
+{
+	struct dmm_write *write = container_of(work, struct dmm_write, work);
+	struct dmm_swap *swap = write->swap;
+	unsigned int i, n;
+	int r;
+
+	r = dmm_backing_io(write->backing, true, write->bvec, write->nr,
+			   write->first);
+	for (i = 0; i < write->nr; i += n) {
+		n = dmm_write_group(write, i);
+		dmm_write_finish(write, i, n, r);
+	}
+	/* The store has another one, as long as there is I/O. */
+	dmm_backing_put(write->backing);
+	atomic_long_add_return(write->nr, &swap->completed);
+	wake_up_var(&swap->completed);
+	kfree(write);
+	/* From here on the policy may go away. */
+	if (atomic_dec_and_test(&swap->store.nr_io))
+		wake_up_var(&swap->store.nr_io);
+}
+
+static long dmm_writes_left(struct dmm_swap *swap)
+{
+	return atomic_long_read(&swap->submitted) -
+	       atomic_long_read(&swap->completed);
+}
+
+/* Begin to gather. */
+static int dmm_write_start(struct dmm_writer *writer)
+{
+	struct dmm_swap_store *store = &writer->swap->store;
+	struct dmm_write *write;
+	int r = -ENOSPC;
+
+	if (!READ_ONCE(store->backing))
+		return -ENOSPC;
+	if (dmm_writes_left(writer->swap) >= DMM_WRITE_LIMIT)
+		return -EBUSY;
+	write = kmalloc(sizeof(*write), GFP_NOIO | __GFP_NOWARN);
+	if (!write)
+		return -ENOMEM;
+	spin_lock(&store->lock);
+	write->backing = store->backing;
+	if (write->backing) {
+		refcount_inc(&write->backing->refs);
+		atomic_inc(&store->nr_io);
+	}
+	spin_unlock(&store->lock);
+	if (!write->backing)
+		goto free;
+	write->max = dmm_backing_alloc(write->backing, DMM_WRITE_MAX,
+				       &write->first);
+	if (!write->max) {
+		kvm_dmm_policy_count(store->policy, DMM_SWAP_reject_backing, 1);
+		goto put;
+	}
+	INIT_WORK(&write->work, dmm_write_work);
+	write->swap = writer->swap;
+	write->nr = 0;
+	writer->write = write;
+	return 0;
+put:
+	dmm_backing_put(write->backing);
+	if (atomic_dec_and_test(&store->nr_io))
+		wake_up_var(&store->nr_io);
+free:
+	kfree(write);
+	return r;
+}
+
+/**
+ * dmm_writer_add - have a page written, and replaced by a token then
+ * @writer: the writer
+ * @batch: a batch after kvm_dmm_batch_take()
+ * @index: page offset of a frame in it, which leaves the batch
+ *
+ * Context: May sleep, but not for the device.
+ * Return: 0; -ENOSPC: there is no backing, or it is full; -EBUSY: as much as is
+ *	allowed is being written; -ENOMEM.  On error the frame stays in the batch.
+ */
+int dmm_writer_add(struct dmm_writer *writer, struct kvm_dmm_batch *batch,
+		   pgoff_t index)
+{
+	struct dmm_swap_region *region = dmm_swap_region(writer->swap, index);
+	struct page *page = kvm_dmm_batch_page(batch, index);
+	struct dmm_write *write;
+	struct dmm_slot *slot;
+	u32 nr;
+	int r;
+
+	if (!writer->write) {
+		r = dmm_write_start(writer);
+		if (r)
+			return r;
+	}
+	write = writer->write;
+	nr = write->first + write->nr;
+	slot = dmm_slot_create(write->backing, nr, dmm_slot_checksum(nr, page));
+	if (!slot)
+		return -ENOMEM;
+	set_bit(dmm_swap_nr(index), region->writing);
+	kvm_dmm_batch_pin(batch, index);
+	bvec_set_page(&write->bvec[write->nr], page, PAGE_SIZE, 0);
+	write->index[write->nr] = index;
+	write->slot[write->nr] = slot;
+	writer->queued++;
+	if (++write->nr == write->max)
+		dmm_writer_submit(writer);
+	return 0;
+}
+
+/**
+ * dmm_writer_submit - have what was gathered so far written
+ * @writer: the writer
+ *
+ * Context: May sleep, but not for the device.
+ */
+void dmm_writer_submit(struct dmm_writer *writer)
+{
+	struct dmm_write *write = writer->write;
+
+	if (!write)
+		return;
+	writer->write = NULL;
+	dmm_backing_release(write->backing, write->first + write->nr,
+			    write->max - write->nr);
+	atomic_long_add(write->nr, &writer->swap->submitted);
+	queue_work(write->backing->write_wq, &write->work);
+}
+
+/**
+ * dmm_writer_busy - should more pages wait until others are written?
+ * @writer: the writer
+ *
+ * Context: Any.
+ * Return: True if so.
+ */
+bool dmm_writer_busy(struct dmm_writer *writer)
+{
+	return dmm_writes_left(writer->swap) >=
+	       DMM_WRITE_LIMIT - (long)DMM_WRITE_MAX;
+}
+
+/**
+ * dmm_writer_wait - wait until what was submitted so far is written
+ * @writer: the writer
+ *
+ * Context: May sleep until the device has done it.
+ * Return: The number of pages that went out since the last time; less than are
+ *	on their way if a signal came.
+ */
+unsigned long dmm_writer_wait(struct dmm_writer *writer)
+{
+	struct dmm_swap *swap = writer->swap;
+	long end = atomic_long_read(&swap->submitted);
+	unsigned long now, gone;
+
+	wait_var_event_interruptible(&swap->completed,
+				     atomic_long_read(&swap->completed) - end >= 0);
+	now = atomic_long_read(&swap->written);
+	gone = now - writer->written;
+	writer->written = now;
+	writer->queued = 0;
+	return gone;
+}
+
+/**
+ * dmm_writer_init - begin to take pages out
+ * @writer: the writer
+ * @swap: the policy in the pool
+ */
+void dmm_writer_init(struct dmm_writer *writer, struct dmm_swap *swap)
+{
+	writer->swap = swap;
+	writer->write = NULL;
+	writer->queued = 0;
+	writer->written = atomic_long_read(&swap->written);
+}
