@@ -1,0 +1,813 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * The swap policy with a file or block device for what does not compress.
+ */
+#include <linux/fs.h>
+#include <linux/loop.h>
+#include <linux/nbd.h>
+#include <endian.h>
+#include <signal.h>
+#include <sys/ioctl.h>
+#include <sys/mount.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+
+#include "dmm_util.h"
+#include "kselftest_harness.h"
+
+#define SIZE	(8UL << 20)
+#define PAGES	(SIZE / DMM_PAGE)
+#define PUNCH	(FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE)
+
+FIXTURE(swapdev) {
+	struct dmm_guest *guest;
+	struct dmm_mem mem;
+	char dir[64];
+	char path[96];
+	int fd;
+};
+
+static struct dmm_mem swap_mem(void)
+{
+	struct dmm_mem mem = dmm_mem_create_exact(SIZE);
+
+	TEST_ASSERT(!dmm_pool_set(mem.ino, "policies", "+swap"),
+		    "Cannot attach swap");
+	/* Far away, or the pool keeps a distance from its limit on its own. */
+	TEST_ASSERT(!dmm_pool_set_bytes(mem.ino, "max_bytes", 4 * SIZE),
+		    "Cannot set max_bytes");
+	return mem;
+}
+
+FIXTURE_SETUP(swapdev)
+{
+	if (!dmm_policy_loaded("swap"))
+		SKIP(return, "no policy swap");
+
+	sprintf(self->dir, "/tmp/swapdev-XXXXXX");
+	ASSERT_NE(NULL, mkdtemp(self->dir));
+	sprintf(self->path, "%s/backing", self->dir);
+	self->fd = open(self->path, O_RDWR | O_CREAT, 0600);
+	ASSERT_LE(0, self->fd);
+	ASSERT_EQ(0, ftruncate(self->fd, 2 * SIZE));
+
+	self->mem = swap_mem();
+	self->guest = dmm_guest_create(2);
+	dmm_guest_add_mem(self->guest, &self->mem);
+}
+
+FIXTURE_TEARDOWN(swapdev)
+{
+	dmm_guest_free(self->guest);
+	dmm_mem_free(&self->mem);
+	close(self->fd);
+	unlink(self->path);
+	umount(self->dir);
+	rmdir(self->dir);
+}
+
+static int set_backing(unsigned long ino, const char *path)
+{
+	return dmm_pool_set(ino, "swap/backing", path);
+}
+
+static uint64_t resident(unsigned long ino)
+{
+	return dmm_pool_get(ino, "resident_bytes");
+}
+
+static uint64_t swapped(unsigned long ino)
+{
+	return dmm_pool_get(ino, "swapped_bytes");
+}
+
+static uint64_t backing(unsigned long ino)
+{
+	return dmm_pool_get(ino, "swap/backing_bytes");
+}
+
+static uint64_t stat_of(unsigned long ino, const char *name)
+{
+	char file[64];
+
+	snprintf(file, sizeof(file), "swap/stats/%s", name);
+	return dmm_pool_get(ino, file);
+}
+
+static void reclaim_all(struct __test_metadata *_metadata, unsigned long ino)
+{
+	ASSERT_EQ(0, dmm_pool_set_bytes(ino, "reclaim", SIZE));
+	EXPECT_EQ(0, resident(ino));
+	EXPECT_EQ(SIZE, swapped(ino));
+}
+
+DMM_TEST(swapdev, round_trip)
+{
+	unsigned long ino = self->mem.ino;
+	char path[PATH_MAX];
+	uint64_t i;
+
+	/* An asynchronous page fault writes, and the copy is void. */
+	ASSERT_EQ(0, dmm_guest_run(self->guest, 0, DMM_OP_CLI, 0, 0, 0));
+	ASSERT_EQ(0, set_backing(ino, self->path));
+	dmm_pool_read(ino, "swap/backing", path, sizeof(path));
+	EXPECT_EQ(0, strncmp(path, self->path, strlen(self->path)));
+
+	dmm_guest_fill(self->guest, DMM_GPA, PAGES, 1);
+	reclaim_all(_metadata, ino);
+	EXPECT_EQ(PAGES, stat_of(ino, "out_written"));
+	EXPECT_EQ(0, stat_of(ino, "reject_incompressible"));
+	EXPECT_EQ(SIZE, backing(ino));
+	EXPECT_EQ(0, dmm_pool_get(ino, "compressed_bytes"));
+
+	EXPECT_EQ(0, dmm_guest_bad_pages(self->guest, DMM_GPA, PAGES, 1));
+	EXPECT_EQ(SIZE, resident(ino));
+	EXPECT_EQ(PAGES, stat_of(ino, "in_read"));
+	EXPECT_NE(0, stat_of(ino, "wait_ns"));
+	/* They were written in order, and so they came back. */
+	EXPECT_LE(PAGES / 2, stat_of(ino, "ahead_used"));
+	EXPECT_GE(PAGES / 8, stat_of(ino, "ahead_unused"));
+
+	/* The copies are good as long as nobody writes. */
+	EXPECT_EQ(SIZE, backing(ino));
+	for (i = 0; i < PAGES; i += 64) {
+		dmm_guest_fill(self->guest, DMM_GPA + i * DMM_PAGE, 1, 2);
+		dmm_fill(self->mem.hva + (i + 1) * DMM_PAGE, i + 1, 1, 3);
+	}
+	EXPECT_EQ(SIZE - PAGES / 32 * DMM_PAGE, backing(ino));
+	reclaim_all(_metadata, ino);
+	EXPECT_EQ(PAGES - PAGES / 32, stat_of(ino, "out_kept"));
+	EXPECT_EQ(PAGES + PAGES / 32, stat_of(ino, "out_written"));
+	for (i = 0; i < PAGES; i++) {
+		uint64_t seed = i % 64 == 0 ? 2 : i % 64 == 1 ? 3 : 1;
+
+		ASSERT_EQ(0, dmm_bad_pages(self->mem.hva + i * DMM_PAGE, i, 1,
+					   seed));
+	}
+	EXPECT_EQ(0, stat_of(ino, "read_failed"));
+	EXPECT_EQ(0, stat_of(ino, "checksum_failed"));
+	EXPECT_EQ(0, stat_of(ino, "write_failed"));
+}
+
+/* What may not be compressed is written as well; words are not stored. */
+DMM_TEST(swapdev, no_compressed_memory)
+{
+	unsigned long ino = self->mem.ino;
+
+	ASSERT_EQ(0, set_backing(ino, self->path));
+	ASSERT_EQ(0, dmm_pool_set(ino, "swap/max_compressed_percent", "0"));
+	dmm_guest_fill(self->guest, DMM_GPA, PAGES, DMM_MIXED | 1);
+	reclaim_all(_metadata, ino);
+	EXPECT_EQ(PAGES * 3 / 8, stat_of(ino, "out_same"));
+	EXPECT_EQ(PAGES * 5 / 8, stat_of(ino, "out_written"));
+	EXPECT_EQ(SIZE * 5 / 8, backing(ino));
+	EXPECT_EQ(0, dmm_bad_pages(self->mem.hva, 0, PAGES, DMM_MIXED | 1));
+
+	ASSERT_EQ(0, fallocate(self->mem.fd, PUNCH, 0, SIZE / 2));
+	EXPECT_EQ(SIZE * 5 / 16, backing(ino));
+	ASSERT_EQ(0, dmm_pool_set_bytes(ino, "reclaim", SIZE / 2));
+	EXPECT_EQ(SIZE / 2, swapped(ino));
+	ASSERT_EQ(0, ftruncate(self->mem.fd, 0));
+	EXPECT_EQ(0, backing(ino));
+}
+
+DMM_TEST(swapdev, bad_backings)
+{
+	unsigned long ino = self->mem.ino;
+	char path[128];
+	int fd;
+
+	EXPECT_EQ(-ENOENT, set_backing(ino, "/tmp/is-not-there"));
+	EXPECT_EQ(-EISDIR, set_backing(ino, "/tmp"));
+	EXPECT_EQ(-EINVAL, set_backing(ino, "/dev/null"));
+	sprintf(path, "/proc/self/fd/%d", self->mem.fd);
+	EXPECT_EQ(-ELOOP, set_backing(ino, path));
+	ASSERT_EQ(0, ftruncate(self->fd, DMM_PAGE - 1));
+	EXPECT_EQ(-EINVAL, set_backing(ino, self->path));
+	ASSERT_EQ(0, mount("swapdev", self->dir, "tmpfs", 0, NULL));
+	fd = open(self->path, O_RDWR | O_CREAT, 0600);
+	ASSERT_LE(0, fd);
+	ASSERT_EQ(0, ftruncate(fd, SIZE));
+	close(fd);
+	ASSERT_EQ(0, mount(NULL, self->dir, NULL, MS_REMOUNT | MS_RDONLY, NULL));
+	EXPECT_EQ(-EROFS, set_backing(ino, self->path));
+	dmm_pool_read(ino, "swap/backing", path, sizeof(path));
+	EXPECT_EQ(0, strcmp(path, "none\n"));
+	ASSERT_EQ(0, umount(self->dir));
+
+	/* Not changed while there is anything on it. */
+	ASSERT_EQ(0, ftruncate(self->fd, 2 * SIZE));
+	ASSERT_EQ(0, set_backing(ino, self->path));
+	dmm_guest_fill(self->guest, DMM_GPA, PAGES, 1);
+	reclaim_all(_metadata, ino);
+	EXPECT_EQ(-EBUSY, set_backing(ino, "none"));
+	EXPECT_EQ(-EBUSY, set_backing(ino, "\n"));
+	EXPECT_EQ(0, set_backing(ino, self->path));
+	EXPECT_EQ(0, dmm_guest_bad_pages(self->guest, DMM_GPA, PAGES, 1));
+	EXPECT_EQ(-EBUSY, set_backing(ino, "none"));
+	dmm_guest_fill(self->guest, DMM_GPA, PAGES, 2);
+	EXPECT_EQ(0, backing(ino));
+	EXPECT_EQ(0, set_backing(ino, "none"));
+	EXPECT_EQ(-EAGAIN, dmm_pool_set_bytes(ino, "reclaim", SIZE));
+	EXPECT_EQ(SIZE, resident(ino));
+}
+
+DMM_TEST(swapdev, full)
+{
+	unsigned long ino = self->mem.ino;
+
+	ASSERT_EQ(0, ftruncate(self->fd, SIZE / 4));
+	ASSERT_EQ(0, set_backing(ino, self->path));
+	dmm_guest_fill(self->guest, DMM_GPA, PAGES, 1);
+	EXPECT_EQ(-EAGAIN, dmm_pool_set_bytes(ino, "reclaim", SIZE));
+	EXPECT_EQ(SIZE / 4, swapped(ino));
+	EXPECT_EQ(SIZE / 4, backing(ino));
+	EXPECT_EQ(SIZE * 3 / 4, resident(ino));
+	EXPECT_NE(0, stat_of(ino, "reject_backing"));
+	EXPECT_EQ(-EBUSY, dmm_pool_set_bytes(ino, "max_bytes", SIZE / 2));
+	EXPECT_EQ(0, dmm_guest_bad_pages(self->guest, DMM_GPA, PAGES, 1));
+	/* So full that nothing is kept. */
+	EXPECT_GE(SIZE / 4 * 3 / 4, backing(ino));
+
+	/* Holes make room. */
+	dmm_pool_set_bytes(ino, "reclaim", SIZE);
+	ASSERT_EQ(0, fallocate(self->mem.fd, PUNCH, 0, SIZE * 3 / 4));
+	ASSERT_EQ(0, dmm_pool_set_bytes(ino, "reclaim", resident(ino)));
+	EXPECT_EQ(0, resident(ino));
+	EXPECT_EQ(0, dmm_bad_pages(self->mem.hva + SIZE * 3 / 4, PAGES * 3 / 4,
+				   PAGES / 4, 1));
+}
+
+/* The file system has no room for what the file promises. */
+DMM_TEST(swapdev, no_space)
+{
+	unsigned long ino = self->mem.ino;
+	int fd;
+
+	ASSERT_EQ(0, mount("swapdev", self->dir, "tmpfs", 0, "size=2m"));
+	fd = open(self->path, O_RDWR | O_CREAT, 0600);
+	ASSERT_LE(0, fd);
+	ASSERT_EQ(0, ftruncate(fd, 2 * SIZE));
+	close(fd);
+	ASSERT_EQ(0, set_backing(ino, self->path));
+	dmm_guest_fill(self->guest, DMM_GPA, PAGES, 1);
+	EXPECT_EQ(-EAGAIN, dmm_pool_set_bytes(ino, "reclaim", SIZE));
+	EXPECT_NE(0, stat_of(ino, "write_failed"));
+	EXPECT_NE(0, swapped(ino));
+	EXPECT_GE(2UL << 20, swapped(ino));
+	EXPECT_EQ(swapped(ino), backing(ino));
+	EXPECT_EQ(0, dmm_guest_bad_pages(self->guest, DMM_GPA, PAGES, 1));
+	dmm_guest_fill(self->guest, DMM_GPA, PAGES, 2);
+	ASSERT_EQ(0, set_backing(ino, "none"));
+}
+
+/* Only accesses that need what is not there fail, and only until it is back. */
+DMM_TEST(swapdev, short_file)
+{
+	unsigned long ino = self->mem.ino;
+	char *content = malloc(2 * SIZE), byte;
+
+	ASSERT_NE(NULL, content);
+	ASSERT_EQ(0, set_backing(ino, self->path));
+	dmm_guest_fill(self->guest, DMM_GPA, PAGES, 1);
+	reclaim_all(_metadata, ino);
+	ASSERT_EQ(2 * SIZE, pread(self->fd, content, 2 * SIZE, 0));
+	ASSERT_EQ(0, ftruncate(self->fd, SIZE / 2));
+
+	EXPECT_EQ(-EFAULT, dmm_guest_run(self->guest, 0, DMM_OP_CHECK, DMM_GPA,
+					 PAGES, 1));
+	EXPECT_NE(0, stat_of(ino, "read_failed"));
+	EXPECT_EQ(SIZE / 2, swapped(ino));
+	EXPECT_EQ(-EFAULT, dmm_guest_continue(self->guest, 0));
+	EXPECT_EQ(-1, pread(self->mem.fd, &byte, 1, SIZE - 1));
+	EXPECT_EQ(EIO, errno);
+	/* It cannot be detached without losing anything. */
+	EXPECT_EQ(-EIO, dmm_pool_set(ino, "policies", "-swap"));
+	EXPECT_EQ(SIZE / 2, swapped(ino));
+
+	ASSERT_EQ(2 * SIZE, pwrite(self->fd, content, 2 * SIZE, 0));
+	EXPECT_EQ(0, dmm_guest_continue(self->guest, 0));
+	EXPECT_EQ(0, self->guest->cpu[0].cmd->result);
+	EXPECT_EQ(0, swapped(ino));
+	free(content);
+}
+
+/* Somebody changes the file: what is there is not given to the guest. */
+DMM_TEST(swapdev, checksum)
+{
+	unsigned long ino = self->mem.ino;
+	char *content = malloc(2 * SIZE), byte;
+	uint64_t i;
+
+	ASSERT_NE(NULL, content);
+	ASSERT_EQ(0, set_backing(ino, self->path));
+	dmm_guest_fill(self->guest, DMM_GPA, PAGES, 1);
+	reclaim_all(_metadata, ino);
+	ASSERT_EQ(2 * SIZE, pread(self->fd, content, 2 * SIZE, 0));
+
+	/* Each slot has the content of the next. */
+	ASSERT_EQ(2 * SIZE - DMM_PAGE, pwrite(self->fd, content + DMM_PAGE,
+					      2 * SIZE - DMM_PAGE, 0));
+	EXPECT_EQ(-EFAULT, dmm_guest_run(self->guest, 0, DMM_OP_CHECK, DMM_GPA,
+					 1, 1));
+	EXPECT_EQ(DMM_GPA, self->guest->cpu[0].vcpu->run->memory_fault.gpa);
+	for (i = 0; i < PAGES; i += 100) {
+		EXPECT_EQ(-1, pread(self->mem.fd, &byte, 1, i * DMM_PAGE));
+		EXPECT_EQ(EIO, errno);
+	}
+	EXPECT_LE(PAGES / 100, stat_of(ino, "checksum_failed"));
+	EXPECT_EQ(SIZE, swapped(ino));
+
+	/* One bit is enough. */
+	content[SIZE / 2 + 77] ^= 1;
+	ASSERT_EQ(2 * SIZE, pwrite(self->fd, content, 2 * SIZE, 0));
+	EXPECT_EQ(0, dmm_guest_continue(self->guest, 0));
+	EXPECT_EQ(0, self->guest->cpu[0].cmd->result);
+	EXPECT_EQ(-EFAULT, dmm_guest_run(self->guest, 0, DMM_OP_CHECK, DMM_GPA,
+					 PAGES, 1));
+	content[SIZE / 2 + 77] ^= 1;
+	ASSERT_EQ(2 * SIZE, pwrite(self->fd, content, 2 * SIZE, 0));
+	EXPECT_EQ(0, dmm_guest_continue(self->guest, 0));
+	EXPECT_EQ(0, self->guest->cpu[0].cmd->result);
+	free(content);
+}
+
+DMM_TEST(swapdev, two_pools)
+{
+	struct dmm_mem other = swap_mem();
+	int i;
+
+	ASSERT_EQ(0, set_backing(self->mem.ino, self->path));
+	ASSERT_EQ(0, set_backing(other.ino, self->path));
+	for (i = 1; i <= 3; i++) {
+		dmm_guest_fill(self->guest, DMM_GPA, PAGES, i);
+		dmm_fill(other.hva, 0, PAGES, 10 + i);
+		reclaim_all(_metadata, self->mem.ino);
+		reclaim_all(_metadata, other.ino);
+		EXPECT_EQ(SIZE, backing(self->mem.ino));
+		EXPECT_EQ(SIZE, backing(other.ino));
+		EXPECT_EQ(0, dmm_guest_bad_pages(self->guest, DMM_GPA, PAGES, i));
+		EXPECT_EQ(0, dmm_bad_pages(other.hva, 0, PAGES, 10 + i));
+	}
+	/* One leaves, the other stays. */
+	reclaim_all(_metadata, self->mem.ino);
+	ASSERT_EQ(0, dmm_pool_set(other.ino, "policies", "-swap"));
+	EXPECT_EQ(0, dmm_bad_pages(other.hva, 0, PAGES, 13));
+	dmm_mem_free(&other);
+	EXPECT_EQ(0, dmm_guest_bad_pages(self->guest, DMM_GPA, PAGES, 3));
+}
+
+/* A clone shares what is in the backing, which has no room for a copy. */
+DMM_TEST(swapdev, clone)
+{
+	struct dmm_mem copy = swap_mem();
+	uint64_t read;
+
+	ASSERT_EQ(0, ftruncate(self->fd, SIZE));
+	ASSERT_EQ(0, set_backing(self->mem.ino, self->path));
+	dmm_guest_fill(self->guest, DMM_GPA, PAGES, 1);
+	reclaim_all(_metadata, self->mem.ino);
+	ASSERT_EQ(0, ioctl(copy.fd, FICLONE, self->mem.fd));
+	EXPECT_EQ(SIZE, swapped(self->mem.ino));
+	EXPECT_EQ(SIZE, swapped(copy.ino));
+	EXPECT_EQ(0, resident(copy.ino));
+	EXPECT_EQ(SIZE, backing(copy.ino));
+
+	/* Each goes its own way. */
+	dmm_guest_fill(self->guest, DMM_GPA, PAGES / 2, 2);
+	EXPECT_EQ(0, dmm_bad_pages(copy.hva, 0, PAGES, 1));
+	EXPECT_EQ(0, dmm_guest_bad_pages(self->guest, DMM_GPA, PAGES / 2, 2));
+	read = stat_of(self->mem.ino, "in_read");
+	dmm_mem_free(&copy);
+	ASSERT_EQ(0, dmm_guest_run(self->guest, 0, DMM_OP_READ,
+				   DMM_GPA + SIZE / 2, PAGES / 2, 0));
+	EXPECT_EQ(read + PAGES / 2, stat_of(self->mem.ino, "in_read"));
+	EXPECT_EQ(0, dmm_bad_pages(self->mem.hva + SIZE / 2, PAGES / 2,
+				   PAGES / 2, 1));
+}
+
+/* The same of compressed content, and within one file. */
+DMM_TEST(swapdev, clone_compressed)
+{
+	struct dmm_mem copy = swap_mem();
+	struct file_clone_range range = {
+		.src_fd = self->mem.fd,
+		.src_length = SIZE / 2,
+		.dest_offset = SIZE / 2,
+	};
+
+	dmm_guest_fill(self->guest, DMM_GPA, PAGES, DMM_MIXED | 1);
+	reclaim_all(_metadata, self->mem.ino);
+	ASSERT_EQ(0, ioctl(copy.fd, FICLONE, self->mem.fd));
+	EXPECT_EQ(SIZE, swapped(copy.ino));
+	EXPECT_EQ(0, resident(copy.ino));
+	EXPECT_EQ(0, stat_of(self->mem.ino, "in_compressed"));
+	EXPECT_NE(0, dmm_pool_get(copy.ino, "compressed_bytes"));
+
+	ASSERT_EQ(0, ioctl(self->mem.fd, FICLONERANGE, &range));
+	EXPECT_EQ(SIZE, swapped(self->mem.ino));
+	EXPECT_EQ(0, dmm_bad_pages(self->mem.hva + SIZE / 2, 0, PAGES / 2,
+				   DMM_MIXED | 1));
+	EXPECT_EQ(0, dmm_guest_bad_pages(self->guest, DMM_GPA, PAGES / 2,
+					 DMM_MIXED | 1));
+	EXPECT_EQ(0, dmm_bad_pages(copy.hva, 0, PAGES, DMM_MIXED | 1));
+	dmm_mem_free(&copy);
+}
+
+/* A guest twice its pool, of which nothing compresses. */
+DMM_TEST(swapdev, twice_the_pool)
+{
+	const uint64_t max = SIZE / 2;
+	unsigned long ino = self->mem.ino;
+	int i;
+
+	ASSERT_EQ(0, set_backing(ino, self->path));
+	ASSERT_EQ(0, dmm_pool_set_bytes(ino, "max_bytes", max));
+	dmm_guest_fill(self->guest, DMM_GPA, PAGES, 1);
+	EXPECT_GE(max, resident(ino));
+	EXPECT_TRUE(dmm_pool_adds_up(&self->mem));
+	for (i = 0; i < 2; i++)
+		dmm_guest_start(self->guest, i, DMM_OP_CHECK, DMM_GPA, PAGES, 1);
+	for (i = 0; i < 2; i++) {
+		EXPECT_EQ(0, dmm_guest_join(self->guest, i));
+		EXPECT_EQ(0, self->guest->cpu[i].cmd->result);
+	}
+	ASSERT_EQ(0, dmm_guest_run(self->guest, 0, DMM_OP_READ_RANDOM, DMM_GPA,
+				   PAGES, 0));
+	EXPECT_EQ(0, dmm_bad_pages(self->mem.hva, 0, PAGES, 1));
+	EXPECT_GE(max, resident(ino));
+	/* Who waited for the file was told, so that others could go on. */
+	EXPECT_NE(0, vm_get_stat(self->guest->vm, "dmm_wait"));
+}
+
+/* Guests count in their pages while all of them are written, again and again. */
+DMM_TEST(swapdev, written_under_load)
+{
+	unsigned long ino = self->mem.ino;
+	unsigned int seed = 1;
+	int cpu, i, r;
+
+	ASSERT_EQ(0, set_backing(ino, self->path));
+	ASSERT_EQ(0, dmm_pool_set(ino, "swap/max_compressed_percent", "0"));
+	for (cpu = 0; cpu < 2; cpu++)
+		dmm_guest_start(self->guest, cpu, DMM_OP_COUNT,
+				DMM_GPA + cpu * (SIZE / 2), PAGES / 2, 0);
+	for (i = 0; i < 40; i++) {
+		uint64_t max = SIZE / 4 + rand_r(&seed) % SIZE;
+
+		r = dmm_pool_set_bytes(ino, "max_bytes", max);
+		ASSERT_TRUE(!r || r == -EBUSY);
+		if (i % 5 == 0)
+			dmm_pool_set_bytes(ino, "reclaim", SIZE);
+		usleep(10000);
+	}
+	ASSERT_EQ(0, dmm_pool_set_bytes(ino, "max_bytes", 2 * SIZE));
+	for (cpu = 0; cpu < 2; cpu++) {
+		dmm_guest_wait_rounds(self->guest, cpu, 2);
+		EXPECT_EQ(0, dmm_guest_stop(self->guest, cpu));
+		EXPECT_EQ(0, self->guest->cpu[cpu].cmd->result);
+	}
+	EXPECT_NE(0, stat_of(ino, "out_written"));
+	EXPECT_EQ(0, stat_of(ino, "checksum_failed"));
+	EXPECT_EQ(0, stat_of(ino, "read_failed"));
+}
+
+DMM_TEST(swapdev, detach)
+{
+	unsigned long ino = self->mem.ino;
+	int cpu, i, r;
+
+	ASSERT_EQ(0, set_backing(ino, self->path));
+	dmm_guest_fill(self->guest, DMM_GPA, PAGES, 1);
+	reclaim_all(_metadata, ino);
+	ASSERT_EQ(0, dmm_pool_set_bytes(ino, "max_bytes", SIZE / 2));
+	EXPECT_EQ(-EBUSY, dmm_pool_set(ino, "policies", "-swap"));
+	ASSERT_EQ(0, dmm_pool_set_bytes(ino, "max_bytes", 2 * SIZE));
+	ASSERT_EQ(0, dmm_pool_set(ino, "policies", "-swap"));
+	EXPECT_EQ(SIZE, resident(ino));
+	EXPECT_EQ(0, swapped(ino));
+	EXPECT_EQ(0, dmm_guest_bad_pages(self->guest, DMM_GPA, PAGES, 1));
+
+	/* While pages are being written. */
+	ASSERT_EQ(0, fallocate(self->mem.fd, PUNCH, 0, SIZE));
+	for (cpu = 0; cpu < 2; cpu++)
+		dmm_guest_start(self->guest, cpu, DMM_OP_COUNT,
+				DMM_GPA + cpu * (SIZE / 2), PAGES / 2, 0);
+	for (i = 0; i < 10; i++) {
+		ASSERT_EQ(0, dmm_pool_set(ino, "policies", "+swap"));
+		ASSERT_EQ(0, set_backing(ino, self->path));
+		ASSERT_EQ(0, dmm_pool_set(ino, "swap/max_compressed_percent", "0"));
+		r = dmm_pool_set_bytes(ino, "reclaim", SIZE);
+		ASSERT_TRUE(!r || r == -EAGAIN);
+		ASSERT_EQ(0, dmm_pool_set(ino, "policies", "-swap"));
+		ASSERT_EQ(0, swapped(ino));
+	}
+	for (cpu = 0; cpu < 2; cpu++) {
+		dmm_guest_wait_rounds(self->guest, cpu, 2);
+		EXPECT_EQ(0, dmm_guest_stop(self->guest, cpu));
+		EXPECT_EQ(0, self->guest->cpu[cpu].cmd->result);
+	}
+}
+
+/* Who is killed leaves nothing in the file. */
+DMM_TEST(swapdev, killed)
+{
+	unsigned long ino;
+	int fds[2], status;
+	pid_t pid;
+
+	ASSERT_EQ(0, ftruncate(self->fd, SIZE));
+	ASSERT_EQ(0, set_backing(self->mem.ino, self->path));
+	ASSERT_EQ(0, pipe(fds));
+	pid = fork();
+	ASSERT_NE(-1, pid);
+	if (!pid) {
+		struct dmm_mem mem = swap_mem();
+		struct dmm_guest *guest = dmm_guest_create(1);
+
+		set_backing(mem.ino, self->path);
+		dmm_pool_set(mem.ino, "swap/max_compressed_percent", "0");
+		dmm_pool_set_bytes(mem.ino, "max_bytes", SIZE / 4);
+		dmm_guest_add_mem(guest, &mem);
+		dmm_guest_start(guest, 0, DMM_OP_COUNT, DMM_GPA, PAGES, 0);
+		dmm_guest_wait_rounds(guest, 0, 2);
+		if (write(fds[1], &mem.ino, sizeof(mem.ino)) < 0)
+			exit(1);
+		pause();
+	}
+	ASSERT_EQ(sizeof(ino), read(fds[0], &ino, sizeof(ino)));
+	EXPECT_NE(0, backing(ino));
+	kill(pid, SIGKILL);
+	waitpid(pid, &status, 0);
+	EXPECT_TRUE(dmm_pool_gone(ino));
+
+	dmm_guest_fill(self->guest, DMM_GPA, PAGES, 1);
+	reclaim_all(_metadata, self->mem.ino);
+	EXPECT_EQ(SIZE, backing(self->mem.ino));
+	EXPECT_EQ(0, dmm_guest_bad_pages(self->guest, DMM_GPA, PAGES, 1));
+}
+
+DMM_TEST(swapdev, block_device)
+{
+	unsigned long ino = self->mem.ino;
+	char path[64], shown[64];
+	int control, loop, fd, nr;
+
+	control = open("/dev/loop-control", O_RDWR);
+	if (control < 0 && !system("modprobe loop"))
+		control = open("/dev/loop-control", O_RDWR);
+	if (control < 0)
+		SKIP(return, "no loop devices");
+	nr = ioctl(control, LOOP_CTL_GET_FREE);
+	ASSERT_LE(0, nr);
+	close(control);
+	sprintf(path, "/dev/loop%d", nr);
+	loop = open(path, O_RDWR);
+	ASSERT_LE(0, loop);
+	ASSERT_EQ(0, ioctl(loop, LOOP_SET_FD, self->fd));
+
+	ASSERT_EQ(0, set_backing(ino, path));
+	dmm_pool_read(ino, "swap/backing", shown, sizeof(shown));
+	EXPECT_EQ(0, strncmp(path, shown, strlen(path)));
+	/* Nobody mounts it now. */
+	EXPECT_EQ(-1, open(path, O_RDWR | O_EXCL));
+	EXPECT_EQ(EBUSY, errno);
+	dmm_guest_fill(self->guest, DMM_GPA, PAGES, 1);
+	reclaim_all(_metadata, ino);
+	EXPECT_EQ(SIZE, backing(ino));
+	EXPECT_EQ(0, dmm_guest_bad_pages(self->guest, DMM_GPA, PAGES, 1));
+	ASSERT_EQ(0, dmm_pool_set(ino, "policies", "-swap"));
+
+	fd = open(path, O_RDWR | O_EXCL);
+	EXPECT_LE(0, fd);
+	/* Now it is somebody else's. */
+	ASSERT_EQ(0, dmm_pool_set(ino, "policies", "+swap"));
+	EXPECT_EQ(-EBUSY, set_backing(ino, path));
+	close(fd);
+	ioctl(loop, LOOP_CLR_FD);
+	close(loop);
+}
+
+/*
+ * A server of a network block device, in threads of this process, that does as
+ * it is told.
+ */
+struct server {
+	int nbd;
+	int kernel;
+	int sock;
+	int file;
+	volatile int error_read;
+	volatile int error_write;
+	volatile int silent;
+	pthread_t serve;
+	pthread_t doit;
+};
+
+static bool move_all(int fd, void *buf, size_t len, bool in)
+{
+	char *p = buf;
+	ssize_t n;
+
+	while (len) {
+		n = in ? recv(fd, p, len, 0) : send(fd, p, len, MSG_NOSIGNAL);
+		if (n <= 0)
+			return false;
+		p += n;
+		len -= n;
+	}
+	return true;
+}
+
+static void *serve(void *arg)
+{
+	static char buf[4 << 20];
+	struct server *server = arg;
+	struct nbd_request request;
+	struct nbd_reply reply;
+	uint32_t type, len;
+	uint64_t from;
+	int error;
+
+	while (move_all(server->sock, &request, sizeof(request), true)) {
+		type = be32toh(request.type) & 0xffff;
+		len = be32toh(request.len);
+		from = be64toh(request.from);
+		if (type == NBD_CMD_DISC || len > sizeof(buf))
+			break;
+		if (type == NBD_CMD_WRITE &&
+		    !move_all(server->sock, buf, len, true))
+			break;
+		while (server->silent)
+			usleep(10000);
+		error = 0;
+		if (type == NBD_CMD_WRITE)
+			error = server->error_write ? :
+				pwrite(server->file, buf, len, from) == len ?
+				0 : EIO;
+		if (type == NBD_CMD_READ)
+			error = server->error_read ? :
+				pread(server->file, buf, len, from) == len ?
+				0 : EIO;
+		reply.magic = htobe32(NBD_REPLY_MAGIC);
+		reply.error = htobe32(error);
+		memcpy(reply.handle, request.handle, sizeof(reply.handle));
+		if (!move_all(server->sock, &reply, sizeof(reply), false))
+			break;
+		if (type == NBD_CMD_READ && !error &&
+		    !move_all(server->sock, buf, len, false))
+			break;
+	}
+	shutdown(server->sock, SHUT_RDWR);
+	return NULL;
+}
+
+static void *doit(void *arg)
+{
+	struct server *server = arg;
+
+	ioctl(server->nbd, NBD_DO_IT);
+	return NULL;
+}
+
+static bool server_start(struct server *server, int file)
+{
+	int socks[2], tries;
+	uint64_t size = 0;
+
+	memset(server, 0, sizeof(*server));
+	server->file = file;
+	if (access("/dev/nbd0", F_OK) && system("modprobe nbd"))
+		return false;
+	server->nbd = open("/dev/nbd0", O_RDWR);
+	if (server->nbd < 0)
+		return false;
+	TEST_ASSERT(!socketpair(AF_UNIX, SOCK_STREAM, 0, socks), "socketpair()");
+	server->kernel = socks[0];
+	server->sock = socks[1];
+	TEST_ASSERT(!ioctl(server->nbd, NBD_SET_BLKSIZE, DMM_PAGE) &&
+		    !ioctl(server->nbd, NBD_SET_SIZE_BLOCKS, 2 * PAGES) &&
+		    !ioctl(server->nbd, NBD_SET_SOCK, server->kernel),
+		    "Setting up nbd: %s", strerror(errno));
+	pthread_create(&server->serve, NULL, serve, server);
+	pthread_create(&server->doit, NULL, doit, server);
+	for (tries = 0; tries < 500 && size != 2 * SIZE; tries++) {
+		usleep(10000);
+		ioctl(server->nbd, BLKGETSIZE64, &size);
+	}
+	TEST_ASSERT(size == 2 * SIZE, "nbd has not got its size");
+	return true;
+}
+
+static void server_stop(struct server *server)
+{
+	server->silent = 0;
+	ioctl(server->nbd, NBD_DISCONNECT);
+	pthread_join(server->doit, NULL);
+	ioctl(server->nbd, NBD_CLEAR_SOCK);
+	shutdown(server->sock, SHUT_RDWR);
+	pthread_join(server->serve, NULL);
+	close(server->nbd);
+	close(server->sock);
+	close(server->kernel);
+}
+
+/* The device fails: content stays where it is, and comes back when it can. */
+DMM_TEST(swapdev, device_errors)
+{
+	unsigned long ino = self->mem.ino;
+	struct server server;
+
+	if (!server_start(&server, self->fd))
+		SKIP(return, "no network block devices");
+	ASSERT_EQ(0, set_backing(ino, "/dev/nbd0"));
+	dmm_guest_fill(self->guest, DMM_GPA, PAGES, 1);
+	server.error_write = EIO;
+	EXPECT_EQ(-EAGAIN, dmm_pool_set_bytes(ino, "reclaim", SIZE));
+	EXPECT_EQ(SIZE, resident(ino));
+	EXPECT_EQ(0, swapped(ino));
+	EXPECT_EQ(0, backing(ino));
+	EXPECT_LE(PAGES, stat_of(ino, "write_failed"));
+	EXPECT_EQ(0, dmm_guest_bad_pages(self->guest, DMM_GPA, PAGES, 1));
+
+	server.error_write = 0;
+	reclaim_all(_metadata, ino);
+	server.error_read = EIO;
+	EXPECT_EQ(-EFAULT, dmm_guest_run(self->guest, 0, DMM_OP_CHECK, DMM_GPA,
+					 PAGES, 1));
+	EXPECT_EQ(-EFAULT, dmm_guest_continue(self->guest, 0));
+	EXPECT_NE(0, stat_of(ino, "read_failed"));
+	EXPECT_EQ(SIZE, swapped(ino));
+	server.error_read = 0;
+	EXPECT_EQ(0, dmm_guest_continue(self->guest, 0));
+	EXPECT_EQ(0, self->guest->cpu[0].cmd->result);
+	EXPECT_EQ(0, stat_of(ino, "checksum_failed"));
+
+	ASSERT_EQ(0, dmm_pool_set(ino, "policies", "-swap"));
+	server_stop(&server);
+}
+
+/* The device does not answer: whoever waits can be killed, the rest goes on. */
+DMM_TEST(swapdev, device_silent)
+{
+	unsigned long ino = self->mem.ino;
+	struct server server;
+	int status, i;
+	uint64_t left;
+	pid_t pid;
+
+	if (!server_start(&server, self->fd))
+		SKIP(return, "no network block devices");
+	ASSERT_EQ(0, set_backing(ino, "/dev/nbd0"));
+	dmm_guest_fill(self->guest, DMM_GPA, PAGES, 1);
+	ASSERT_EQ(0, posix_fadvise(self->mem.fd, 0, SIZE / 2,
+				   POSIX_FADV_DONTNEED));
+	EXPECT_EQ(SIZE / 2, swapped(ino));
+
+	server.silent = 1;
+	pid = fork();
+	ASSERT_NE(-1, pid);
+	if (!pid)
+		exit(*(volatile char *)self->mem.hva);
+	usleep(300000);
+	EXPECT_EQ(0, waitpid(pid, &status, WNOHANG));
+	kill(pid, SIGKILL);
+	EXPECT_EQ(pid, waitpid(pid, &status, 0));
+	EXPECT_TRUE(WIFSIGNALED(status));
+
+	/* Who wants to take pages out is stopped by a signal, too. */
+	pid = fork();
+	ASSERT_NE(-1, pid);
+	if (!pid)
+		exit(!!posix_fadvise(self->mem.fd, SIZE / 2, SIZE / 2,
+				     POSIX_FADV_DONTNEED));
+	for (i = 0; i < 3; i++) {
+		/* What is being written can be read, and changed. */
+		EXPECT_EQ(0, dmm_guest_bad_pages(self->guest, DMM_GPA + SIZE / 2,
+						 PAGES / 4, 1));
+		usleep(100000);
+	}
+	dmm_guest_fill(self->guest, DMM_GPA + SIZE * 3 / 4, PAGES / 4, 2);
+	kill(pid, SIGTERM);
+	EXPECT_EQ(pid, waitpid(pid, &status, 0));
+
+	/* It answers: what was written is out, but nothing that has changed. */
+	left = resident(ino);
+	EXPECT_EQ(SIZE / 2, left);
+	server.silent = 0;
+	for (i = 0; i < 500 && (resident(ino) == left ||
+				!stat_of(ino, "write_changed")); i++)
+		usleep(10000);
+	EXPECT_GT(left, resident(ino));
+	EXPECT_NE(0, stat_of(ino, "write_changed"));
+	EXPECT_EQ(0, dmm_guest_bad_pages(self->guest, DMM_GPA, PAGES * 3 / 4,
+					 1));
+	EXPECT_EQ(0, dmm_bad_pages(self->mem.hva + SIZE * 3 / 4, PAGES * 3 / 4,
+				   PAGES / 4, 2));
+	EXPECT_EQ(0, stat_of(ino, "checksum_failed"));
+
+	ASSERT_EQ(0, dmm_pool_set(ino, "policies", "-swap"));
+	server_stop(&server);
+}
+
+TEST_HARNESS_MAIN
