@@ -9,6 +9,7 @@
  * tokens, from where an access brings them back.  What has to be written to a
  * file or device goes when that is done, see swap_write.c.
  */
+#include <linux/ctype.h>
 #include <linux/mm.h>
 #include <linux/module.h>
 #include <linux/slab.h>
@@ -50,6 +51,16 @@ static ssize_t backing_bytes_show(struct kvm_dmm_policy *policy, char *buf)
 	return sysfs_emit(buf, "%llu\n", slots << PAGE_SHIFT);
 }
 
+static int writeback_store(struct kvm_dmm_policy *policy, const char *buf)
+{
+	char *end;
+	u64 bytes = memparse(buf, &end);
+
+	if (!isdigit(*buf) || (*end && strcmp(end, "\n")))
+		return -EINVAL;
+	return dmm_writeback(policy->priv, bytes >> PAGE_SHIFT);
+}
+
 static const struct kvm_dmm_tunable dmm_swap_tunables[] = {
 	[DMM_SWAP_COMPRESSOR] = {
 		.name = "compressor",
@@ -77,6 +88,7 @@ static const struct kvm_dmm_tunable dmm_swap_tunables[] = {
 	},
 	{ .name = "backing", .show = backing_show, .store = backing_store },
 	{ .name = "backing_bytes", .show = backing_bytes_show },
+	{ .name = "writeback", .store = writeback_store },
 	{}
 };
 
@@ -147,6 +159,8 @@ static int dmm_swap_attach(struct kvm_dmm_policy *policy)
 		kfree(swap);
 		return r;
 	}
+	mutex_init(&swap->writeback_lock);
+	INIT_WORK(&swap->writeback_work, dmm_writeback_work);
 	spin_lock_init(&swap->lock);
 	xa_init(&swap->regions);
 	policy->priv = swap;
@@ -163,6 +177,7 @@ static void dmm_swap_detach(struct kvm_dmm_policy *policy)
 
 	/* It takes nothing out any more, as the core refuses. */
 	cancel_delayed_work_sync(&swap->cold_work);
+	cancel_work_sync(&swap->writeback_work);
 	dmm_store_drain(&swap->store);
 	xa_for_each(&swap->regions, i, region)
 		kmem_cache_free(dmm_swap_region_cache, region);
@@ -182,6 +197,10 @@ static int dmm_swap_fetch(struct kvm_dmm_policy *policy, u64 token,
 
 	r = dmm_store_fetch(&swap->store, token, page, flags);
 	if (r < 0 || !region)
+		return r;
+	if (dmm_store_in_memory(token))
+		clear_bit(i, region->packed);
+	if (READ_ONCE(swap->writeback_by) == current)
 		return r;
 	spin_lock(&swap->lock);
 	active = dmm_age_returned(&swap->age, &region->state[i],

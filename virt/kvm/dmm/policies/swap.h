@@ -2,14 +2,15 @@
 /*
  * Dynamic memory mapping: what the files of the swap policy share.
  *
- * Order of locks: codec (a mutex), then those of zsmalloc.  The spinlocks here
- * are taken alone.
+ * Order of locks: writeback_lock, codec (both mutexes), then those of zsmalloc.
+ * dmm_swap_store.lock, then dmm_backing.lock.  dmm_swap.lock is taken alone.
  */
 #ifndef _KVM_DMM_SWAP_H
 #define _KVM_DMM_SWAP_H
 
 #include <linux/atomic.h>
 #include <linux/kvm_dmm.h>
+#include <linux/mutex.h>
 #include <linux/refcount.h>
 #include <linux/spinlock.h>
 #include <linux/workqueue.h>
@@ -34,6 +35,7 @@ enum dmm_swap_tunable {
 	S(out_same)		/* out: one word all over, no storage */ \
 	S(out_compressed)	/* out: compressed */			\
 	S(out_written)		/* out: written to the backing */	\
+	S(written_back)		/* compressed so far, now in the backing */ \
 	S(out_kept)		/* out: the copy was still there */	\
 	S(in_same)		/* in: filled with a word */		\
 	S(in_compressed)	/* in: decompressed */			\
@@ -156,12 +158,14 @@ struct dmm_swap_store {
  * @evicted: when it was taken out; see dmm_age_evicted()
  * @idle: see dmm_cold_pass()
  * @writing: pages that are being written; atomic
+ * @packed: pages that may be compressed; atomic
  */
 struct dmm_swap_region {
 	u8 state[KVM_DMM_REGION_PAGES];
 	u16 evicted[KVM_DMM_REGION_PAGES];
 	u8 idle[KVM_DMM_REGION_PAGES];
 	DECLARE_BITMAP(writing, KVM_DMM_REGION_PAGES);
+	DECLARE_BITMAP(packed, KVM_DMM_REGION_PAGES);
 };
 
 /**
@@ -170,6 +174,9 @@ struct dmm_swap_region {
  * @submitted: pages that were given to the backing to write
  * @completed: of these, those it is done with
  * @written: of these, those that are out
+ * @writeback_lock: one at a time moves compressed pages on
+ * @writeback_by: who; to bring these back is no refault
+ * @writeback_work: moves them on when they take too much memory
  * @lock: protects the rest
  * @regions: page offset / 512 to struct dmm_swap_region; entries stay, so that
  *	looking one up takes no lock
@@ -184,6 +191,9 @@ struct dmm_swap {
 	atomic_long_t submitted;
 	atomic_long_t completed;
 	atomic_long_t written;
+	struct mutex writeback_lock;	/* see above */
+	struct task_struct *writeback_by;
+	struct work_struct writeback_work;
 	spinlock_t lock;	/* see above */
 	struct xarray regions;
 	struct dmm_age age;
@@ -200,12 +210,14 @@ struct dmm_swap {
  * @write: what is being gathered, or NULL
  * @queued: pages since dmm_writer_wait(), those in @write included
  * @written: swap->written at that time
+ * @again: they were out before
  */
 struct dmm_writer {
 	struct dmm_swap *swap;
 	struct dmm_write *write;
 	unsigned long queued;
 	unsigned long written;
+	bool again;
 };
 
 /* swap.c */
@@ -226,6 +238,8 @@ int dmm_store_dup(struct dmm_swap_store *store, u64 token,
 		  struct dmm_swap_store *to, u64 *new);
 int dmm_store_set_backing(struct dmm_swap_store *store, const char *path);
 ssize_t dmm_store_show_backing(struct dmm_swap_store *store, char *buf);
+bool dmm_store_has_room(struct dmm_swap_store *store);
+unsigned long dmm_store_excess(struct dmm_swap_store *store);
 void dmm_store_free(struct dmm_swap_store *store, u64 token);
 void dmm_store_compact(struct dmm_swap_store *store);
 int dmm_store_module_init(void);
@@ -257,6 +271,10 @@ void dmm_writer_submit(struct dmm_writer *writer);
 bool dmm_writer_busy(struct dmm_writer *writer);
 unsigned long dmm_writer_wait(struct dmm_writer *writer);
 void dmm_writer_init(struct dmm_writer *writer, struct dmm_swap *swap);
+
+/* swap_writeback.c: from compressed memory to the backing */
+int dmm_writeback(struct dmm_swap *swap, unsigned long nr);
+void dmm_writeback_work(struct work_struct *work);
 
 /* swap_read.c: and back */
 int dmm_slot_fetch(struct dmm_swap_store *store, struct dmm_slot *slot,

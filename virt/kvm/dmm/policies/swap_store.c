@@ -174,13 +174,50 @@ static int dmm_store_same(u64 word, u64 *token)
 	return 0;
 }
 
-/* Is compressed content allowed to take more? */
-static bool dmm_store_full(struct dmm_swap_store *store)
+/* How many pages of memory compressed content may take. */
+static unsigned long dmm_store_max(struct dmm_swap_store *store)
 {
 	u64 percent = kvm_dmm_value(store->policy, DMM_SWAP_MAX_COMPRESSED);
 
-	return atomic_long_read(&store->charged) * 100ULL >=
-	       kvm_dmm_pool_max(store->policy->pool) * percent;
+	return kvm_dmm_pool_max(store->policy->pool) * percent / 100;
+}
+
+static bool dmm_store_full(struct dmm_swap_store *store)
+{
+	return atomic_long_read(&store->charged) >= dmm_store_max(store);
+}
+
+/**
+ * dmm_store_excess - should compressed content take less memory?
+ * @store: the store
+ *
+ * Context: Any.
+ * Return: Pages of memory above seven eighths of what it may take.
+ */
+unsigned long dmm_store_excess(struct dmm_swap_store *store)
+{
+	unsigned long max = dmm_store_max(store);
+	unsigned long now = atomic_long_read(&store->charged);
+
+	max -= max / 8;
+	return now > max ? now - max : 0;
+}
+
+/**
+ * dmm_store_has_room - is there a backing with room?
+ * @store: the store
+ *
+ * Context: Any.
+ * Return: True if so.
+ */
+bool dmm_store_has_room(struct dmm_swap_store *store)
+{
+	bool room;
+
+	spin_lock(&store->lock);
+	room = store->backing && !dmm_backing_crowded(store->backing);
+	spin_unlock(&store->lock);
+	return room;
 }
 
 static int dmm_store_compressed(struct dmm_swap_store *store, const void *kaddr,
@@ -255,6 +292,7 @@ static int dmm_store_reject(struct dmm_swap_store *store, int why)
 int dmm_store_page(struct dmm_swap_store *store, struct kvm_dmm_batch *batch,
 		   pgoff_t index, struct dmm_writer *writer)
 {
+	struct dmm_swap_region *region = dmm_swap_region(writer->swap, index);
 	struct kvm_dmm_policy *policy = store->policy;
 	struct page *page = kvm_dmm_batch_page(batch, index);
 	u64 token, word;
@@ -262,8 +300,10 @@ int dmm_store_page(struct dmm_swap_store *store, struct kvm_dmm_batch *batch,
 	bool same;
 	int r, w;
 
-	if (!kvm_dmm_batch_kept(batch, policy, index, NULL)) {
+	if (!kvm_dmm_batch_kept(batch, policy, index, &token)) {
 		kvm_dmm_policy_count(policy, DMM_SWAP_out_kept, 1);
+		if (dmm_store_in_memory(token))
+			set_bit(dmm_swap_nr(index), region->packed);
 		return 0;
 	}
 	kaddr = kmap_local_page(page);
@@ -273,6 +313,10 @@ int dmm_store_page(struct dmm_swap_store *store, struct kvm_dmm_batch *batch,
 	kunmap_local(kaddr);
 	if (r) {
 		w = dmm_writer_add(writer, batch, index);
+		/* Rather than this one, older ones should go there. */
+		if (!w && r == -ENOSPC && atomic_long_read(&store->charged))
+			queue_work(system_unbound_wq,
+				   &writer->swap->writeback_work);
 		if (!w)
 			return -EINPROGRESS;
 		return w == -EBUSY ? w : dmm_store_reject(store, r);
@@ -283,6 +327,8 @@ int dmm_store_page(struct dmm_swap_store *store, struct kvm_dmm_batch *batch,
 	else
 		kvm_dmm_policy_count(policy, same ? DMM_SWAP_out_same :
 				     DMM_SWAP_out_compressed, 1);
+	if (!r && !same)
+		set_bit(dmm_swap_nr(index), region->packed);
 	return r;
 }
 

@@ -45,6 +45,7 @@
  * @backing: the backing, with a reference
  * @first: first slot
  * @max: slots in a row
+ * @again: the pages were out before
  * @nr: pages
  * @bvec: the pages, with references
  * @index: their page offsets
@@ -56,6 +57,7 @@ struct dmm_write {
 	struct dmm_backing *backing;
 	u32 first;
 	unsigned int max;
+	bool again;
 	unsigned int nr;
 	struct bio_vec bvec[DMM_WRITE_MAX];
 	pgoff_t index[DMM_WRITE_MAX];
@@ -136,9 +138,13 @@ static void dmm_write_account(struct dmm_write *write, unsigned int i,
 	for (k = i; k < i + n; k++) {
 		nr = dmm_swap_nr(write->index[k]);
 		if (!write->slot[k]) {
-			region->evicted[nr] =
-				dmm_age_evicted(&swap->age, &region->state[nr]);
 			out++;
+			if (write->again)
+				dmm_age_set(&swap->age, &region->state[nr], 0);
+			else
+				region->evicted[nr] =
+					dmm_age_evicted(&swap->age,
+							&region->state[nr]);
 		} else if (error && region->state[nr]) {
 			dmm_age_become(&swap->age, &region->state[nr],
 				       DMM_AGE_HARD);
@@ -150,7 +156,8 @@ static void dmm_write_account(struct dmm_write *write, unsigned int i,
 		if (write->slot[k])
 			dmm_slot_put(write->slot[k]);
 	atomic_long_add(out, &swap->written);
-	kvm_dmm_policy_count(policy, DMM_SWAP_out_written, out);
+	kvm_dmm_policy_count(policy, write->again ? DMM_SWAP_written_back :
+			     DMM_SWAP_out_written, out);
 	kvm_dmm_policy_count(policy, error ? DMM_SWAP_write_failed :
 			     DMM_SWAP_write_changed, n - out);
 }
@@ -218,31 +225,28 @@ static int dmm_write_start(struct dmm_writer *writer)
 		return -ENOMEM;
 	spin_lock(&store->lock);
 	write->backing = store->backing;
-	if (write->backing) {
+	if (write->backing)
+		write->max = dmm_backing_alloc(write->backing, DMM_WRITE_MAX,
+					       &write->first);
+	if (write->backing && write->max) {
 		refcount_inc(&write->backing->refs);
 		atomic_inc(&store->nr_io);
+		r = 0;
 	}
 	spin_unlock(&store->lock);
-	if (!write->backing)
-		goto free;
-	write->max = dmm_backing_alloc(write->backing, DMM_WRITE_MAX,
-				       &write->first);
-	if (!write->max) {
-		kvm_dmm_policy_count(store->policy, DMM_SWAP_reject_backing, 1);
-		goto put;
+	if (r) {
+		if (write->backing)
+			kvm_dmm_policy_count(store->policy,
+					     DMM_SWAP_reject_backing, 1);
+		kfree(write);
+		return r;
 	}
 	INIT_WORK(&write->work, dmm_write_work);
 	write->swap = writer->swap;
+	write->again = writer->again;
 	write->nr = 0;
 	writer->write = write;
 	return 0;
-put:
-	dmm_backing_put(write->backing);
-	if (atomic_dec_and_test(&store->nr_io))
-		wake_up_var(&store->nr_io);
-free:
-	kfree(write);
-	return r;
 }
 
 /**
@@ -351,5 +355,6 @@ void dmm_writer_init(struct dmm_writer *writer, struct dmm_swap *swap)
 	writer->swap = swap;
 	writer->write = NULL;
 	writer->queued = 0;
+	writer->again = false;
 	writer->written = atomic_long_read(&swap->written);
 }
