@@ -171,6 +171,73 @@ DMM_TEST(swapdev, no_compressed_memory)
 	EXPECT_EQ(0, backing(ino));
 }
 
+/* Compressed pages move on, when somebody asks or they take too much memory. */
+DMM_TEST(swapdev, writeback)
+{
+	unsigned long ino = self->mem.ino;
+	uint64_t compressed;
+	int tries;
+
+	dmm_guest_fill(self->guest, DMM_GPA, PAGES, DMM_HALF | 1);
+	reclaim_all(_metadata, ino);
+	EXPECT_EQ(-ENOSPC, dmm_pool_set_bytes(ino, "swap/writeback", SIZE));
+	ASSERT_EQ(0, set_backing(ino, self->path));
+	EXPECT_EQ(-EINVAL, dmm_pool_set(ino, "swap/writeback", "all"));
+	compressed = dmm_pool_get(ino, "compressed_bytes");
+	ASSERT_EQ(0, dmm_pool_set_bytes(ino, "swap/writeback", SIZE / 2));
+	EXPECT_EQ(SIZE / 2, backing(ino));
+	EXPECT_EQ(PAGES / 2, stat_of(ino, "written_back"));
+	EXPECT_EQ(SIZE, swapped(ino));
+	EXPECT_EQ(0, resident(ino));
+	EXPECT_GT(compressed * 5 / 8, dmm_pool_get(ino, "compressed_bytes"));
+	/* That was no access. */
+	EXPECT_EQ(0, stat_of(ino, "refault"));
+	EXPECT_EQ(0, dmm_guest_bad_pages(self->guest, DMM_GPA, PAGES,
+					 DMM_HALF | 1));
+
+	/* A guest that goes on to use more. */
+	dmm_guest_fill(self->guest, DMM_GPA, PAGES, DMM_HALF | 2);
+	reclaim_all(_metadata, ino);
+	EXPECT_EQ(-EAGAIN, dmm_pool_set_bytes(ino, "swap/writeback", 2 * SIZE));
+	EXPECT_EQ(SIZE, backing(ino));
+	dmm_guest_fill(self->guest, DMM_GPA, PAGES, DMM_HALF | 3);
+	EXPECT_EQ(0, backing(ino));
+	ASSERT_EQ(0, dmm_pool_set(ino, "swap/max_compressed_percent", "4"));
+	compressed = stat_of(ino, "written_back");
+	ASSERT_EQ(0, dmm_pool_set_bytes(ino, "reclaim", SIZE));
+	for (tries = 0; tries < 500 && stat_of(ino, "written_back") == compressed;
+	     tries++)
+		usleep(10000);
+	EXPECT_LT(compressed, stat_of(ino, "written_back"));
+	EXPECT_EQ(0, dmm_bad_pages(self->mem.hva, 0, PAGES, DMM_HALF | 3));
+}
+
+/* The same again and again while guests count in these pages. */
+DMM_TEST(swapdev, writeback_under_load)
+{
+	unsigned long ino = self->mem.ino;
+	int cpu, i;
+
+	ASSERT_EQ(0, set_backing(ino, self->path));
+	for (cpu = 0; cpu < 2; cpu++)
+		dmm_guest_start(self->guest, cpu, DMM_OP_COUNT,
+				DMM_GPA + cpu * (SIZE / 2), PAGES / 2, 0);
+	for (cpu = 0; cpu < 2; cpu++)
+		dmm_guest_wait_rounds(self->guest, cpu, 1);
+	for (i = 0; i < 20; i++) {
+		dmm_pool_set_bytes(ino, "reclaim", SIZE);
+		dmm_pool_set_bytes(ino, "swap/writeback", SIZE);
+		usleep(10000);
+	}
+	for (cpu = 0; cpu < 2; cpu++) {
+		dmm_guest_wait_rounds(self->guest, cpu, 2);
+		EXPECT_EQ(0, dmm_guest_stop(self->guest, cpu));
+		EXPECT_EQ(0, self->guest->cpu[cpu].cmd->result);
+	}
+	EXPECT_NE(0, stat_of(ino, "written_back"));
+	EXPECT_EQ(0, stat_of(ino, "checksum_failed"));
+}
+
 DMM_TEST(swapdev, bad_backings)
 {
 	unsigned long ino = self->mem.ino;
@@ -224,7 +291,6 @@ DMM_TEST(swapdev, full)
 	EXPECT_EQ(SIZE / 4, backing(ino));
 	EXPECT_EQ(SIZE * 3 / 4, resident(ino));
 	EXPECT_NE(0, stat_of(ino, "reject_backing"));
-	EXPECT_EQ(-EBUSY, dmm_pool_set_bytes(ino, "max_bytes", SIZE / 2));
 	EXPECT_EQ(0, dmm_guest_bad_pages(self->guest, DMM_GPA, PAGES, 1));
 	/* So full that nothing is kept. */
 	EXPECT_GE(SIZE / 4 * 3 / 4, backing(ino));
