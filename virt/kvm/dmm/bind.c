@@ -618,6 +618,52 @@ unsigned long kvm_dmm_slot_ugfn(const struct kvm_memory_slot *slot)
 			   slot->userspace_addr >> PAGE_SHIFT;
 }
 
+#ifdef CONFIG_DEBUG_FS
+/**
+ * dmm_check_slots - show a check all that guests have mapped of a region
+ * @check: the check; it owns all entries of the region
+ * @pool: the pool
+ * @base: page offset of the region
+ *
+ * Context: May sleep.
+ * Return: As kvm_arch_dmm_walk().
+ */
+unsigned int dmm_check_slots(struct kvm_dmm_check *check,
+			     struct kvm_dmm_pool *pool, pgoff_t base)
+{
+	pgoff_t end = base + KVM_DMM_REGION_PAGES;
+	struct interval_tree_node *node;
+	unsigned int lost = 0;
+	int idx;
+
+	down_read(&pool->bind_lock);
+	for (node = interval_tree_iter_first(&pool->bindings, base, end - 1);
+	     node; node = interval_tree_iter_next(node, base, end - 1)) {
+		struct kvm_dmm_binding *binding =
+			container_of(node, struct kvm_dmm_binding, node);
+		pgoff_t first = max(base, node->start);
+		struct kvm *kvm = binding->kvm;
+		struct kvm_memory_slot *slot;
+		gfn_t gfn;
+
+		idx = srcu_read_lock(&kvm->srcu);
+		slot = dmm_bound_slot(binding);
+		/* What is private is no memory of the file. */
+		if (slot && !kvm_slot_can_be_private(slot)) {
+			gfn = slot->base_gfn + (first - binding->pgoff);
+			KVM_MMU_LOCK(kvm);
+			lost += kvm_arch_dmm_walk(kvm, slot, gfn, gfn +
+						  (min(end, node->last + 1) -
+						   first), check);
+			KVM_MMU_UNLOCK(kvm);
+		}
+		srcu_read_unlock(&kvm->srcu, idx);
+	}
+	up_read(&pool->bind_lock);
+	return lost;
+}
+#endif
+
 /* Gather which pages of [first, last], in one region, were accessed. */
 static void dmm_young(struct kvm_dmm_pool *pool, pgoff_t first, pgoff_t last,
 		      bool clear, unsigned long *young)

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * Dynamic memory mapping: /sys/kernel/debug/kvm_dmm/<inode>/map, a pool's map
- * as ranges of offsets that have the same.
+ * Dynamic memory mapping: /sys/kernel/debug/kvm_dmm/<inode>/, with a pool's map
+ * as ranges of offsets that have the same, and the check of check.c.
  */
 #include <linux/debugfs.h>
 #include <linux/seq_file.h>
@@ -77,6 +77,9 @@ void dmm_debugfs_add_pool(struct kvm_dmm_pool *pool)
 	snprintf(name, sizeof(name), "%lu", dmm_ino(pool));
 	pool->debugfs = debugfs_create_dir(name, dmm_debugfs);
 	debugfs_create_file("map", 0400, pool->debugfs, pool, &dmm_map_fops);
+	if (IS_ENABLED(CONFIG_DEBUG_FS))
+		debugfs_create_file("check", 0600, pool->debugfs, pool,
+				    &dmm_check_fops);
 }
 
 /**
@@ -88,7 +91,7 @@ void dmm_debugfs_del_pool(struct kvm_dmm_pool *pool)
 	debugfs_remove_recursive(pool->debugfs);
 }
 
-/* Without debugfs everything works but the dump. */
+/* Without debugfs everything works but dump and check. */
 int kvm_dmm_debugfs_init(void)
 {
 	dmm_debugfs = debugfs_create_dir("kvm_dmm", NULL);

@@ -380,6 +380,8 @@ bool dmm_shared_take_over(struct kvm_dmm_pool *pool, struct page *page);
 bool dmm_shared_makes_room(struct kvm_dmm_pool *pool, struct page *page);
 void dmm_shared_leave(struct kvm_dmm_pool *pool, pgoff_t index,
 		      struct page *page);
+const char *dmm_shared_check(struct kvm_dmm_pool *pool, pgoff_t index,
+			     struct page *page, bool *charged, bool *pending);
 void dmm_light_lock(struct kvm_dmm_pool *pool);
 void dmm_light_unlock(struct kvm_dmm_pool *pool);
 bool dmm_light_add(struct kvm_dmm_pool *pool, u64 e);
@@ -456,6 +458,9 @@ void kvm_dmm_debugfs_exit(void);
 void dmm_debugfs_add_pool(struct kvm_dmm_pool *pool);
 void dmm_debugfs_del_pool(struct kvm_dmm_pool *pool);
 
+/* check.c */
+extern const struct file_operations dmm_check_fops;
+
 /* tunable.c */
 int dmm_tunables_add_ops(struct kvm_dmm_policy_ops *ops);
 void dmm_tunables_del_ops(struct kvm_dmm_policy_ops *ops);
@@ -474,6 +479,9 @@ int dmm_set_size(struct kvm_dmm_pool *pool, loff_t size);
 
 /* bind.c */
 struct kvm_dmm_binding;
+struct kvm_dmm_check;
 void dmm_invalidate_slots(struct kvm_dmm_batch *batch, bool protect);
+unsigned int dmm_check_slots(struct kvm_dmm_check *check,
+			     struct kvm_dmm_pool *pool, pgoff_t base);
 
 #endif /* _KVM_DMM_DMM_H */

@@ -97,4 +97,38 @@ static inline bool dmm_mappable(u64 e)
 	return dmm_has_page(e) || (e & DMM_CACHED);
 }
 
+/* May a page table map @pfn, if @write for writing?  @zero is the page of zeros. */
+static inline bool dmm_may_map(u64 e, unsigned long pfn, bool write,
+			       unsigned long zero)
+{
+	if (write && !dmm_writable(e))
+		return false;
+	if (dmm_kind(e) == KVM_DMM_ABSENT)
+		return (e & DMM_CACHED) && pfn == zero;
+	return dmm_has_page(e) && pfn == dmm_pfn(e);
+}
+
+/* Is the content of an entry one that there can be? */
+static inline bool dmm_sane(u64 e)
+{
+	u64 allowed = DMM_KIND | DMM_PAYLOAD;
+
+	switch (dmm_kind(e)) {
+	case KVM_DMM_ABSENT:
+		allowed = DMM_CACHED;
+		break;
+	case KVM_DMM_FRAME:
+		allowed |= DMM_WP;
+		if ((e & DMM_KEPT) && (e & DMM_WP))
+			allowed |= DMM_KEPT | DMM_POLICY;
+		break;
+	case KVM_DMM_SHARED:
+		break;
+	case KVM_DMM_TOKEN:
+		allowed |= DMM_POLICY;
+		break;
+	}
+	return !(e & ~allowed);
+}
+
 #endif /* _KVM_DMM_ENTRY_H */

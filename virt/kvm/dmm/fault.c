@@ -560,11 +560,8 @@ bool dmm_allows(struct kvm_dmm_pool *pool, pgoff_t index, struct page *page,
 {
 	u64 e = READ_ONCE(*dmm_entry(dmm_region(pool, index), index));
 
-	if (e & DMM_BUSY || (write && !dmm_writable(e)))
-		return false;
-	if (page == pool->zero)
-		return dmm_kind(e) == KVM_DMM_ABSENT && (e & DMM_CACHED);
-	return dmm_has_page(e) && dmm_page(e) == page;
+	return !(e & DMM_BUSY) && dmm_may_map(e, page_to_pfn(page), write,
+					      page_to_pfn(pool->zero));
 }
 
 /**

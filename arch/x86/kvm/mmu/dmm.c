@@ -279,3 +279,117 @@ void kvm_arch_dmm_map(struct kvm_arch_dmm_around *map, gfn_t gfn, kvm_pfn_t pfn,
 	kvm_update_page_stats(kvm, PG_LEVEL_4K, 1);
 	trace_kvm_mmu_set_spte(PG_LEVEL_4K, gfn, sptep);
 }
+
+#ifdef CONFIG_DEBUG_FS
+/* Show what one SPTE maps of [start, end); @gfn is the first page it maps. */
+static void dmm_walk_spte(struct kvm_dmm_check *check,
+			  const struct kvm_memory_slot *slot, gfn_t start,
+			  gfn_t end, gfn_t gfn, u64 spte, int level, bool write)
+{
+	gfn_t last = min(end, gfn + KVM_PAGES_PER_HPAGE(level)), i;
+
+	for (i = max(start, gfn); i < last; i++)
+		kvm_dmm_walked(check, slot, i, spte_to_pfn(spte) + (i - gfn),
+			       write);
+}
+
+static void dmm_walk_tdp(struct kvm *kvm, const struct kvm_memory_slot *slot,
+			 gfn_t start, gfn_t end, struct kvm_dmm_check *check)
+{
+	const u64 mask = PT_WRITABLE_MASK | shadow_mmu_writable_mask;
+	struct kvm_mmu_page *root;
+	struct tdp_iter iter;
+
+	rcu_read_lock();
+	list_for_each_entry(root, &kvm->arch.tdp_mmu_roots, link) {
+		if (kvm_mmu_page_as_id(root) != slot->as_id)
+			continue;
+		for_each_tdp_pte_min_level(iter, root, PG_LEVEL_4K, start, end) {
+			if (!is_shadow_present_pte(iter.old_spte) ||
+			    !is_last_spte(iter.old_spte, iter.level))
+				continue;
+			/* vCPUs have left those that are invalid. */
+			dmm_walk_spte(check, slot, start, end, iter.gfn,
+				      iter.old_spte, iter.level,
+				      (iter.old_spte & mask) &&
+				      !root->role.invalid);
+		}
+	}
+	rcu_read_unlock();
+}
+
+/* As kvm_mmu_page_get_gfn(). */
+static gfn_t dmm_sp_gfn(struct kvm_mmu_page *sp, unsigned int i)
+{
+	if (sp->role.passthrough)
+		return sp->gfn;
+	if (sp->shadowed_translation)
+		return sp->shadowed_translation[i] >> PAGE_SHIFT;
+	return sp->gfn + i * KVM_PAGES_PER_HPAGE(sp->role.level);
+}
+
+/*
+ * All shadow pages, rather than what the reverse maps say: so that is checked,
+ * too.  FNAME(sync_spte) makes what has the host-writable bit writable.
+ */
+static unsigned int dmm_walk_shadow(struct kvm *kvm,
+				    struct kvm_memory_slot *slot, gfn_t start,
+				    gfn_t end, struct kvm_dmm_check *check)
+{
+	const u64 mask = PT_WRITABLE_MASK | shadow_mmu_writable_mask |
+			 shadow_host_writable_mask;
+	struct kvm_mmu_page *sp;
+	unsigned int i, lost = 0;
+	gfn_t gfn, nr;
+	int level;
+	u64 spte;
+
+	list_for_each_entry(sp, &kvm->arch.active_mmu_pages, link) {
+		level = sp->role.level;
+		if (kvm_mmu_page_as_id(sp) != slot->as_id ||
+		    level > KVM_MAX_HUGEPAGE_LEVEL)
+			continue;
+		nr = KVM_PAGES_PER_HPAGE(level);
+		for (i = 0; i < SPTE_ENT_PER_PAGE; i++) {
+			spte = READ_ONCE(sp->spt[i]);
+			if (!is_shadow_present_pte(spte) ||
+			    !is_last_spte(spte, level))
+				continue;
+			gfn = dmm_sp_gfn(sp, i) & -nr;
+			if (gfn + nr <= start || gfn >= end)
+				continue;
+			dmm_walk_spte(check, slot, start, end, gfn, spte, level,
+				      spte & mask);
+			if (!slot->arch.rmap[level - PG_LEVEL_4K]
+			    [gfn_to_index(gfn, slot->base_gfn, level)].val)
+				lost++;
+		}
+	}
+	return lost;
+}
+
+/**
+ * kvm_arch_dmm_walk - find all translations of guest pages in a VM's page tables
+ * @kvm: the VM
+ * @slot: the slot
+ * @start: first guest frame number
+ * @end: the one after the last
+ * @check: for kvm_dmm_walked(), which is called for each
+ *
+ * Context: kvm->srcu is held, and kvm->mmu_lock for writing.
+ * Return: How many SPTEs cannot be found by the reverse maps.
+ */
+unsigned int kvm_arch_dmm_walk(struct kvm *kvm, struct kvm_memory_slot *slot,
+			       gfn_t start, gfn_t end,
+			       struct kvm_dmm_check *check)
+{
+	unsigned int lost = 0;
+
+	lockdep_assert_held_write(&kvm->mmu_lock);
+	if (kvm_memslots_have_rmaps(kvm))
+		lost = dmm_walk_shadow(kvm, slot, start, end, check);
+	if (tdp_mmu_enabled)
+		dmm_walk_tdp(kvm, slot, start, end, check);
+	return lost;
+}
+#endif /* CONFIG_DEBUG_FS */

@@ -205,3 +205,71 @@ UNIT_TEST(entry_cached_zero_page)
 	EXPECT(!dmm_has_page(e));
 	EXPECT(!dmm_writable(e));
 }
+
+/* What a page table may have, for each kind of entry, and nothing else. */
+UNIT_TEST(entry_may_map)
+{
+	static const struct {
+		u64 e;
+		bool read, write, zero;
+	} cases[] = {
+		{ 0, false, false, false },
+		{ DMM_CACHED, false, false, true },
+		{ 4, false, false, false },	/* a frame, that with number 0 */
+		{ 0x123004, true, true, false },
+		{ 0x123014, true, false, false },	/* WP */
+		{ 0x123354, true, false, false },	/* kept */
+		{ 0x123008, true, false, false },	/* shared */
+		{ 0x12300c, false, false, false },	/* token */
+	};
+	const unsigned long pfn = 0x123, zero = 0x77;
+	size_t i, j;
+
+	EXPECT_EQ(dmm_mk_frame(pfn), 0x123004);
+	EXPECT_EQ(dmm_mk_kept(pfn, 3), 0x123354);
+	EXPECT_EQ(dmm_mk_shared(pfn), 0x123008);
+	EXPECT_EQ(dmm_mk_token(0, pfn), 0x12300c);
+	for (i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+		for (j = 0; j < NR_OWNERS; j++) {
+			u64 e = cases[i].e | owners[j];
+
+			EXPECT_EQ(dmm_may_map(e, pfn, false, zero),
+				  cases[i].read);
+			EXPECT_EQ(dmm_may_map(e, pfn, true, zero),
+				  cases[i].write);
+			EXPECT_EQ(dmm_may_map(e, zero, false, zero),
+				  cases[i].zero);
+			EXPECT(!dmm_may_map(e, zero, true, zero));
+			EXPECT(!dmm_may_map(e, pfn + 1, false, zero));
+			EXPECT(!dmm_may_map(e, pfn + 1, true, zero));
+		}
+	}
+}
+
+UNIT_TEST(entry_sane)
+{
+	static const u64 bad[] = {
+		1, 2, 3,			/* owned or waited for */
+		0x80, 0x1080, 0x1000,		/* absent with anything */
+		0x10, 0x40, 0x100, 0x120,
+		0x123024,			/* a frame that is CACHED */
+		0x123044,			/* kept and not WP */
+		0x123104, 0x123114,		/* of a policy and not kept */
+		0x123084,
+		0x123018, 0x123028, 0x123048, 0x123108, 0x123088, /* shared */
+		0x12301c, 0x12302c, 0x12304c, 0x12308c,		/* token */
+	};
+	size_t i;
+
+	for (i = 0; i < sizeof(bad) / sizeof(bad[0]); i++)
+		EXPECT(!dmm_sane(bad[i]));
+	EXPECT(dmm_sane(0));
+	EXPECT(dmm_sane(DMM_CACHED));
+	for (i = 0; i < NR_PAYLOADS; i++) {
+		EXPECT(dmm_sane(dmm_mk_frame(payloads[i])));
+		EXPECT(dmm_sane(dmm_mk_frame(payloads[i]) | DMM_WP));
+		EXPECT(dmm_sane(dmm_mk_kept(payloads[i], 15)));
+		EXPECT(dmm_sane(dmm_mk_shared(payloads[i])));
+		EXPECT(dmm_sane(dmm_mk_token(15, payloads[i])));
+	}
+}

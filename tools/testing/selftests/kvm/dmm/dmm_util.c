@@ -163,6 +163,50 @@ int dmm_pool_set_bytes(unsigned long ino, const char *file, uint64_t bytes)
 	return dmm_pool_set(ino, file, value);
 }
 
+bool dmm_pool_check(unsigned long ino, const char *pretend, char *buf)
+{
+	size_t len = 0, last;
+	char path[64];
+	ssize_t n;
+	int fd;
+
+	snprintf(path, sizeof(path), "/sys/kernel/debug/kvm_dmm/%lu/check", ino);
+	fd = open(path, O_RDWR);
+	TEST_ASSERT(fd >= 0, "open(%s) failed", path);
+	if (pretend)
+		TEST_ASSERT(write(fd, pretend, strlen(pretend)) ==
+			    (ssize_t)strlen(pretend),
+			    "Writing '%s' to %s failed", pretend, path);
+	while ((n = read(fd, buf + len, DMM_CHECK_SIZE - 1 - len)) > 0)
+		len += n;
+	TEST_ASSERT(!n, "read(%s) failed", path);
+	close(fd);
+	buf[len] = 0;
+
+	/* The verdict is in the last line. */
+	TEST_ASSERT(len > 1 && buf[len - 1] == '\n', "Nothing in %s", path);
+	for (last = len - 1; last && buf[last - 1] != '\n'; last--)
+		;
+	if (!strncmp(buf + last, "ok: ", 4))
+		return true;
+	TEST_ASSERT(!strncmp(buf + last, "BAD: ", 5), "No verdict in %s:\n%s",
+		    path, buf);
+	return false;
+}
+
+bool dmm_pool_ok(unsigned long ino)
+{
+	char *buf = malloc(DMM_CHECK_SIZE);
+	bool ok;
+
+	TEST_ASSERT(buf, "Out of memory");
+	ok = dmm_pool_check(ino, NULL, buf);
+	if (!ok)
+		printf("Pool %lu:\n%s", ino, buf);
+	free(buf);
+	return ok;
+}
+
 bool dmm_pool_exists(unsigned long ino)
 {
 	char *path = dmm_pool_path(ino, "");

@@ -64,6 +64,14 @@ int dmm_pool_set_bytes(unsigned long ino, const char *file, uint64_t bytes);
  * worker takes pages out the numbers are not of one moment.
  */
 bool dmm_pool_adds_up(const struct dmm_mem *mem);
+/*
+ * Have the kernel check a pool and all page tables that have its memory.  True
+ * if it finds nothing wrong; what it says is in @buf.  @pretend: what is written
+ * to the file before, or NULL.
+ */
+#define DMM_CHECK_SIZE	16384
+bool dmm_pool_check(unsigned long ino, const char *pretend, char *buf);
+bool dmm_pool_ok(unsigned long ino);
 bool dmm_pool_exists(unsigned long ino);
 bool dmm_pool_gone(unsigned long ino);
 bool dmm_has_policy(unsigned long ino, const char *name);
