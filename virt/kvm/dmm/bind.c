@@ -195,6 +195,26 @@ void kvm_dmm_unbind(struct kvm_memory_slot *slot)
 	kfree(binding);
 }
 
+/**
+ * kvm_dmm_unbind_all - forget all slots of a VM that is going away
+ * @kvm: the VM; its page tables are empty, and it has no users any more
+ *
+ * Waits for changes of the files' maps that are looking at the VM.  From then on
+ * none does: kvm_destroy_vm() warns of an invalidation in progress, and takes
+ * apart what one would need.
+ *
+ * Context: May sleep.
+ */
+void kvm_dmm_unbind_all(struct kvm *kvm)
+{
+	struct kvm_memory_slot *slot;
+	int i, bkt;
+
+	for (i = 0; i < kvm_arch_nr_memslot_as_ids(kvm); i++)
+		kvm_for_each_memslot(slot, bkt, __kvm_memslots(kvm, i))
+			kvm_dmm_unbind(slot);
+}
+
 /* The slot object of a binding now; NULL while there is none. */
 static struct kvm_memory_slot *dmm_bound_slot(struct kvm_dmm_binding *binding)
 {

@@ -553,4 +553,43 @@ DMM_TEST(slot, name_goes)
 	EXPECT_TRUE(dmm_pool_gone(st.st_ino));
 }
 
+static void *protect_main(void *p)
+{
+	struct dmm_mem *mem = p;
+	uint64_t i;
+
+	/* Until the other thread says so. */
+	for (i = 0; *(volatile uint64_t *)&mem->size; i++)
+		dmm_pool_set_bytes(mem->ino, "test-share/protect", i % 64);
+	return NULL;
+}
+
+/* A VM goes away while the map changes under it: the kernel must not warn. */
+DMM_TEST(slot, vm_goes_while_map_changes)
+{
+	struct dmm_mem mem;
+	pthread_t thread;
+	int i;
+
+	if (!dmm_policy_loaded("test-share"))
+		SKIP(return, "no policy test-share");
+
+	mem = dmm_mem_create(SIZE);
+	ASSERT_EQ(0, dmm_pool_set(mem.ino, "policies", "+test-share"));
+	dmm_fill(mem.hva, 0, 64, 1);
+	ASSERT_EQ(0, pthread_create(&thread, NULL, protect_main, &mem));
+	for (i = 0; i < 10; i++) {
+		struct dmm_guest *guest = dmm_guest_create(1);
+
+		dmm_guest_add_mem(guest, &mem);
+		EXPECT_EQ(0, dmm_guest_bad_pages(guest, DMM_GPA, 64, 1));
+		dmm_guest_free(guest);
+	}
+	mem.size = 0;
+	pthread_join(thread, NULL);
+	mem.size = SIZE;
+	EXPECT_EQ(0, dmm_bad_pages(mem.hva, 0, 64, 1));
+	dmm_mem_free(&mem);
+}
+
 TEST_HARNESS_MAIN
