@@ -158,6 +158,9 @@ int kvm_dmm_bind(struct kvm *kvm, const struct kvm_memory_slot *old,
 	pool = dmm_binding_pool(binding);
 	if (!READ_ONCE(pool->nr_lazy)) {
 		r = dmm_populate(pool, binding->node.start, binding->node.last);
+		/* The file was made smaller meanwhile: as if it had been before. */
+		if (r == -EFAULT)
+			r = -EINVAL;
 		if (r)
 			goto free;
 	}
