@@ -6,6 +6,8 @@
 #   KREL=	kernel release (default: the newest 6.12 cloud kernel of Debian 12)
 #   JOBS=	parallel jobs (default: all CPUs)
 #   ROWS=	for "make bench": names or patterns of rows (default: all)
+#   SECONDS= SEED= NPT= for "make torture": how long (600), with which random
+#		numbers (the time), nested (1) or shadow paging (0)
 #   DESTDIR=	for "make install": below this folder instead of /
 #   W= C=	for "make modules", as in the kernel (W=1: warnings, C=2: sparse)
 
@@ -15,6 +17,15 @@ export KREL
 endif
 ifdef JOBS
 export JOBS
+endif
+ifdef SECONDS
+export SECONDS
+endif
+ifdef SEED
+export SEED
+endif
+ifdef NPT
+export NPT
 endif
 ifdef DESTDIR
 export DESTDIR
@@ -39,6 +50,9 @@ check-full: modules selftests
 
 check-debug: selftests
 	@$(DMM)/check.sh debug
+
+torture: modules selftests
+	@$(DMM)/torture.sh
 
 bench: modules selftests
 	@$(DMM)/bench.sh $(ROWS)
@@ -67,6 +81,7 @@ help:
 	@echo 'make check        tests, nested and shadow paging (15 minutes)'
 	@echo 'make check-full   the long tests too, and the debug kernel'
 	@echo 'make check-debug  tests on a kernel with KASAN, lockdep, kmemleak, fault injection'
+	@echo 'make torture      everything at once, against a model: SECONDS=600 SEED=<number> NPT=1|0'
 	@echo 'make bench        what guest memory costs, against other kinds of memory'
 	@echo 'make bench-doc    put the last results of make bench into the documentation'
 	@echo 'make patchset     a series for "git am", in build/<release>/patchset'
@@ -79,4 +94,4 @@ help:
 	@echo 'KREL=<release> chooses the kernel, now: $(or $(KREL),the newest in Debian 12)'
 	@echo 'cache: $${KVM_DMM_CACHE:-$${XDG_CACHE_HOME:-~/.cache}/kvm-dmm}'
 
-.PHONY: all modules selftests tools demo check check-full check-debug bench bench-doc shell clean help patchset install uninstall
+.PHONY: all modules selftests tools demo check check-full check-debug torture bench bench-doc shell clean help patchset install uninstall

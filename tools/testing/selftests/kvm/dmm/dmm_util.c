@@ -331,6 +331,38 @@ uint64_t dmm_nonzero_pages(const void *mem, uint64_t pages)
 	return bad;
 }
 
+uint64_t dmm_tag_word(uint64_t tag, uint64_t word)
+{
+	uint64_t x = tag * 0x9e3779b97f4a7c15UL + word * 0xd1342543de82ef95UL;
+
+	if (!tag)
+		return 0;
+	if (tag & DMM_TAG_HALF && word >= WORDS / 2)
+		return tag;
+	x ^= x >> 29;
+	x *= 0xbf58476d1ce4e5b9UL;
+	return x ^ x >> 32;
+}
+
+void dmm_tag_fill(void *page, uint64_t tag)
+{
+	volatile uint64_t *p = page;
+	uint64_t w;
+
+	for (w = 0; w < WORDS; w++)
+		p[w] = dmm_tag_word(tag, w);
+}
+
+bool dmm_tag_bad(const void *page, uint64_t tag)
+{
+	const volatile uint64_t *p = page;
+	uint64_t w, wrong = 0;
+
+	for (w = 0; w < WORDS; w++)
+		wrong |= p[w] ^ dmm_tag_word(tag, w);
+	return wrong;
+}
+
 /* A permutation of a power of two of pages. */
 static uint64_t dmm_shuffled(uint64_t i, uint64_t pages)
 {
@@ -439,6 +471,18 @@ static void guest_main(struct dmm_cmd *cmd)
 			break;
 		case DMM_OP_STORM:
 			guest_storm(cmd);
+			break;
+		case DMM_OP_TAG_FILL:
+			for (i = 0; i < cmd->pages; i++)
+				dmm_tag_fill((void *)(cmd->gva + i * DMM_PAGE),
+					     cmd->tag[i]);
+			break;
+		case DMM_OP_TAG_CHECK:
+			for (i = sum = 0; i < cmd->pages; i++)
+				sum += dmm_tag_bad((void *)(cmd->gva +
+							    i * DMM_PAGE),
+						   cmd->tag[i]);
+			cmd->result = sum;
 			break;
 		}
 		GUEST_SYNC(0);
@@ -645,6 +689,14 @@ int dmm_guest_run(struct dmm_guest *guest, int cpu, enum dmm_op op,
 		  uint64_t gpa, uint64_t pages, uint64_t seed)
 {
 	dmm_guest_prepare(guest, cpu, op, gpa, pages, seed);
+	return dmm_guest_continue(guest, cpu);
+}
+
+int dmm_guest_run_tags(struct dmm_guest *guest, int cpu, enum dmm_op op,
+		       uint64_t gpa, uint64_t pages, const uint64_t *tags)
+{
+	dmm_guest_prepare(guest, cpu, op, gpa, pages, 0);
+	memcpy(guest->cpu[cpu].cmd->tag, tags, pages * sizeof(*tags));
 	return dmm_guest_continue(guest, cpu);
 }
 

@@ -92,6 +92,17 @@ uint64_t dmm_bad_pages(const void *mem, uint64_t first, uint64_t pages,
 		       uint64_t seed);
 uint64_t dmm_nonzero_pages(const void *mem, uint64_t pages);
 
+/*
+ * Content by a number, whatever page it is in: a page with the tag 0 is zero, any
+ * other number has content of its own.  DMM_TAG_HALF: half of it compresses.
+ */
+#define DMM_TAG_HALF		(1UL << 63)
+#define DMM_TAGS_MAX		64
+
+uint64_t dmm_tag_word(uint64_t tag, uint64_t word);
+void dmm_tag_fill(void *page, uint64_t tag);
+bool dmm_tag_bad(const void *page, uint64_t tag);
+
 /**
  * enum dmm_op - what a guest can do
  * @DMM_OP_FILL: write content of @seed into pages
@@ -112,6 +123,8 @@ uint64_t dmm_nonzero_pages(const void *mem, uint64_t pages);
  *	zero, round after round until told to stop or @seed rounds are done.
  *	A count of wrong values seen on the way comes back in @result, the
  *	number of rounds in @rounds.
+ * @DMM_OP_TAG_FILL: write the content of @tag into up to DMM_TAGS_MAX pages
+ * @DMM_OP_TAG_CHECK: count the pages that don't hold that content
  * @DMM_OP_STORM: write to pages and read from them until told to stop, without
  *	expecting anything of their content.
  */
@@ -130,6 +143,8 @@ enum dmm_op {
 	DMM_OP_ADD,
 	DMM_OP_COUNT,
 	DMM_OP_STORM,
+	DMM_OP_TAG_FILL,
+	DMM_OP_TAG_CHECK,
 };
 
 struct dmm_cmd {
@@ -141,6 +156,7 @@ struct dmm_cmd {
 	uint64_t result;
 	uint64_t rounds;
 	uint64_t stop;
+	uint64_t tag[DMM_TAGS_MAX];
 };
 
 struct dmm_vcpu {
@@ -186,6 +202,9 @@ int dmm_guest_run(struct dmm_guest *guest, int cpu, enum dmm_op op,
 /* No more than one KVM_RUN, whose result is returned: the command isn't over. */
 int dmm_guest_run_once(struct dmm_guest *guest, int cpu, enum dmm_op op,
 		       uint64_t gpa, uint64_t pages, uint64_t seed);
+/* As dmm_guest_run(), for DMM_OP_TAG_*. */
+int dmm_guest_run_tags(struct dmm_guest *guest, int cpu, enum dmm_op op,
+		       uint64_t gpa, uint64_t pages, const uint64_t *tags);
 int dmm_guest_continue(struct dmm_guest *guest, int cpu);
 void dmm_guest_start(struct dmm_guest *guest, int cpu, enum dmm_op op,
 		     uint64_t gpa, uint64_t pages, uint64_t seed);
