@@ -170,6 +170,18 @@ static int dmm_charge_slow(struct kvm_dmm_pool *pool, unsigned long nr,
 
 	if (flags & DMM_SPARE)
 		return -EBUSY;
+	/*
+	 * Without a limit nothing is refused.  There are never more frames than
+	 * the file has pages: what is above its size is what policies keep, which
+	 * they give up if they can.
+	 */
+	if (READ_ONCE(pool->max) == ULONG_MAX) {
+		dmm_reclaim(pool, max(nr, DMM_RECLAIM_BATCH), 0, ULONG_MAX,
+			    KVM_DMM_RECLAIM_LIMIT);
+		if (!dmm_try_charge(pool, nr))
+			dmm_charge_force(pool, nr);
+		return 0;
+	}
 	if (flags & DMM_NOWAIT) {
 		/* To make room waits for no device. */
 		dmm_reclaim(pool, max(nr, DMM_RECLAIM_BATCH), 0, ULONG_MAX,

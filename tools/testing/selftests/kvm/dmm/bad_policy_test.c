@@ -309,6 +309,21 @@ DMM_TEST(bad, charges)
 	recover(_metadata, self->guest, self->ino);
 }
 
+/* Without a limit no access is refused, whatever comes on top of the frames. */
+DMM_TEST(bad, charges_without_limit)
+{
+	struct dmm_mem other = dmm_mem_create_exact(SIZE);
+
+	ASSERT_EQ(0, dmm_pool_set(other.ino, "policies", "+test-bad"));
+	set(_metadata, other.ino, "reclaim", "none");
+	set(_metadata, other.ino, "compressed", "65536");
+	dmm_fill(other.hva, 0, PAGES, 1);
+	EXPECT_EQ(SIZE, dmm_pool_get(other.ino, "resident_bytes"));
+	EXPECT_EQ(0, dmm_pool_get(other.ino, "stats/limit_failed"));
+	EXPECT_EQ(0, dmm_bad_pages(other.hva, 0, PAGES, 1));
+	dmm_mem_free(&other);
+}
+
 /* Calls that can be refused are, with the documented errors. */
 DMM_TEST(bad, calls)
 {
