@@ -481,7 +481,7 @@ kvm_pfn_t kvm_dmm_gfn_to_pfn(const struct kvm_memory_slot *slot, gfn_t gfn,
  * @seq: kvm->mmu_invalidate_seq as it was before that
  *
  * Copy on write counts, too.  The count may be taken anew, if the entry is read
- * once more after it:
+ * once more after it::
  *
  *	here					change
  *	----					------
