@@ -6,6 +6,7 @@
  *
  *	kvm->slots_lock, inode lock, mmap_lock
  *	  pool->policy_mutex
+ *	  dmm_check_mutex (then all busy bits of a pool)
  *	    pool->limit_mutex
  *	      busy bits of entries (many: ascending; otherwise by trylock)
  *	        pool->bind_lock

@@ -14,6 +14,7 @@
 #include <linux/module.h>
 #include <linux/slab.h>
 
+#include "../limit.h"
 #include "swap.h"
 
 /* Entries that are busy at once: a guest that touches one waits for all. */
@@ -53,11 +54,12 @@ static ssize_t backing_bytes_show(struct kvm_dmm_policy *policy, char *buf)
 
 static int writeback_store(struct kvm_dmm_policy *policy, const char *buf)
 {
-	char *end;
-	u64 bytes = memparse(buf, &end);
+	u64 bytes;
+	int r;
 
-	if (!isdigit(*buf) || (*end && strcmp(end, "\n")))
-		return -EINVAL;
+	r = dmm_parse_size(buf, &bytes);
+	if (r)
+		return r;
 	return dmm_writeback(policy->priv, bytes >> PAGE_SHIFT);
 }
 
