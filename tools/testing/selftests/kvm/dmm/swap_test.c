@@ -4,12 +4,7 @@
  */
 #include <signal.h>
 
-#include "dmm_util.h"
-#include "kselftest_harness.h"
-
-#define SIZE	(8UL << 20)
-#define PAGES	(SIZE / DMM_PAGE)
-#define PUNCH	(FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE)
+#include "swap_util.h"
 
 FIXTURE(swap) {
 	struct dmm_guest *guest;
@@ -21,10 +16,7 @@ FIXTURE_SETUP(swap)
 	if (!dmm_policy_loaded("swap"))
 		SKIP(return, "no policy swap");
 
-	self->mem = dmm_mem_create_exact(SIZE);
-	ASSERT_EQ(0, dmm_pool_set(self->mem.ino, "policies", "+swap"));
-	/* Far away, or the pool keeps a distance from its limit on its own. */
-	ASSERT_EQ(0, dmm_pool_set_bytes(self->mem.ino, "max_bytes", 4 * SIZE));
+	self->mem = swap_mem();
 	self->guest = dmm_guest_create(2);
 	dmm_guest_add_mem(self->guest, &self->mem);
 }
@@ -35,34 +27,9 @@ FIXTURE_TEARDOWN(swap)
 	dmm_mem_free(&self->mem);
 }
 
-static uint64_t resident(unsigned long ino)
-{
-	return dmm_pool_get(ino, "resident_bytes");
-}
-
-static uint64_t swapped(unsigned long ino)
-{
-	return dmm_pool_get(ino, "swapped_bytes");
-}
-
 static uint64_t compressed(unsigned long ino)
 {
 	return dmm_pool_get(ino, "compressed_bytes");
-}
-
-static uint64_t stat(unsigned long ino, const char *name)
-{
-	char file[64];
-
-	snprintf(file, sizeof(file), "swap/stats/%s", name);
-	return dmm_pool_get(ino, file);
-}
-
-static void reclaim_all(struct __test_metadata *_metadata, unsigned long ino)
-{
-	ASSERT_EQ(0, dmm_pool_set_bytes(ino, "reclaim", SIZE));
-	EXPECT_EQ(0, resident(ino));
-	EXPECT_EQ(SIZE, swapped(ino));
 }
 
 DMM_TEST(swap, all_kinds)
@@ -71,8 +38,8 @@ DMM_TEST(swap, all_kinds)
 
 	dmm_guest_fill(self->guest, DMM_GPA, PAGES, DMM_MIXED | 1);
 	reclaim_all(_metadata, ino);
-	EXPECT_EQ(PAGES * 3 / 8, stat(ino, "out_same"));
-	EXPECT_EQ(PAGES * 5 / 8, stat(ino, "out_compressed"));
+	EXPECT_EQ(PAGES * 3 / 8, stat_of(ino, "out_same"));
+	EXPECT_EQ(PAGES * 5 / 8, stat_of(ino, "out_compressed"));
 	/* Half of each of five in eight, and not much besides. */
 	EXPECT_LE(SIZE * 5 / 16, compressed(ino));
 	EXPECT_GE(SIZE * 6 / 16, compressed(ino));
@@ -81,9 +48,9 @@ DMM_TEST(swap, all_kinds)
 					 DMM_MIXED | 1));
 	EXPECT_EQ(SIZE, resident(ino));
 	EXPECT_EQ(0, swapped(ino));
-	EXPECT_EQ(PAGES * 3 / 8, stat(ino, "in_same"));
-	EXPECT_EQ(PAGES * 5 / 8, stat(ino, "in_compressed"));
-	EXPECT_EQ(PAGES, stat(ino, "refault"));
+	EXPECT_EQ(PAGES * 3 / 8, stat_of(ino, "in_same"));
+	EXPECT_EQ(PAGES * 5 / 8, stat_of(ino, "in_compressed"));
+	EXPECT_EQ(PAGES, stat_of(ino, "refault"));
 	/* What is in memory is brought back by the vCPU that wants it. */
 	EXPECT_EQ(0, vm_get_stat(self->guest->vm, "dmm_wait"));
 }
@@ -122,7 +89,7 @@ DMM_TEST(swap, incompressible)
 	EXPECT_EQ(-EAGAIN, dmm_pool_set_bytes(ino, "reclaim", SIZE));
 	EXPECT_EQ(SIZE, resident(ino));
 	EXPECT_EQ(0, swapped(ino));
-	EXPECT_LE(PAGES, stat(ino, "reject_incompressible"));
+	EXPECT_LE(PAGES, stat_of(ino, "reject_incompressible"));
 	EXPECT_EQ(0, dmm_guest_bad_pages(self->guest, DMM_GPA, PAGES, 1));
 
 	/* New content may compress. */
@@ -172,10 +139,10 @@ DMM_TEST(swap, kept_copies)
 		dmm_fill(self->mem.hva + (i + 1) * DMM_PAGE, i + 1, 1,
 			 DMM_HALF | 3);
 	}
-	n = stat(ino, "out_compressed");
+	n = stat_of(ino, "out_compressed");
 	reclaim_all(_metadata, ino);
-	EXPECT_EQ(PAGES - 2 * PAGES / 64, stat(ino, "out_kept"));
-	EXPECT_EQ(n + 2 * PAGES / 64, stat(ino, "out_compressed"));
+	EXPECT_EQ(PAGES - 2 * PAGES / 64, stat_of(ino, "out_kept"));
+	EXPECT_EQ(n + 2 * PAGES / 64, stat_of(ino, "out_compressed"));
 	for (i = 0; i < PAGES; i++) {
 		uint64_t seed = i % 64 == 0 ? 2 : i % 64 == 1 ? 3 : 1;
 
@@ -208,7 +175,7 @@ DMM_TEST(swap, copies_make_room)
 	ASSERT_EQ(0, dmm_pool_set_bytes(ino, "max_bytes", SIZE * 7 / 8));
 	EXPECT_EQ(0, dmm_guest_bad_pages(self->guest, DMM_GPA, PAGES,
 					 DMM_HALF | 1));
-	EXPECT_NE(0, stat(ino, "copy_dropped"));
+	EXPECT_NE(0, stat_of(ino, "copy_dropped"));
 	EXPECT_EQ(0, dmm_guest_bad_pages(self->guest, DMM_GPA, PAGES,
 					 DMM_HALF | 1));
 	EXPECT_GE(SIZE * 7 / 8, resident(ino) + compressed(ino));
@@ -296,12 +263,12 @@ DMM_TEST(swap, hot_pages_stay)
 	}
 	EXPECT_EQ(0, dmm_guest_stop(self->guest, 0));
 	/* Half was asked for; a quarter is hot, and may not be among it. */
-	EXPECT_LE(SIZE / 2, swapped(ino) + stat(ino, "refault") * DMM_PAGE);
-	EXPECT_GE(hot / 8, stat(ino, "refault"));
-	before = stat(ino, "refault");
+	EXPECT_LE(SIZE / 2, swapped(ino) + stat_of(ino, "refault") * DMM_PAGE);
+	EXPECT_GE(hot / 8, stat_of(ino, "refault"));
+	before = stat_of(ino, "refault");
 	ASSERT_EQ(0, dmm_guest_run(self->guest, 0, DMM_OP_READ,
 				   DMM_GPA + SIZE / 2, hot, 0));
-	EXPECT_GE(before + hot / 8, stat(ino, "refault"));
+	EXPECT_GE(before + hot / 8, stat_of(ino, "refault"));
 	EXPECT_EQ(0, dmm_guest_bad_pages(self->guest, DMM_GPA, PAGES / 2,
 					 DMM_HALF | 1));
 }
@@ -320,11 +287,11 @@ DMM_TEST(swap, cold_pages_go)
 
 	ASSERT_EQ(0, dmm_pool_set(ino, "swap/cold_after_ms", "1000"));
 	dmm_guest_start(self->guest, 0, DMM_OP_STORM, DMM_GPA, hot, 0);
-	for (tries = 0; tries < 200 && stat(ino, "cold") < PAGES * 6 / 8; tries++)
+	for (tries = 0; tries < 200 && stat_of(ino, "cold") < PAGES * 6 / 8; tries++)
 		usleep(100000);
 	EXPECT_EQ(0, dmm_guest_stop(self->guest, 0));
-	EXPECT_LE(PAGES * 6 / 8, stat(ino, "cold"));
-	EXPECT_GE(hot / 4, stat(ino, "refault"));
+	EXPECT_LE(PAGES * 6 / 8, stat_of(ino, "cold"));
+	EXPECT_GE(hot / 4, stat_of(ino, "refault"));
 	EXPECT_LE(SIZE * 6 / 8, swapped(ino) + hot / 4 * DMM_PAGE);
 	ASSERT_EQ(0, dmm_pool_set(ino, "swap/cold_after_ms", "0"));
 	EXPECT_EQ(0, dmm_guest_bad_pages(self->guest, DMM_GPA + SIZE / 2,
@@ -349,7 +316,7 @@ DMM_TEST(swap, compressed_pool_full)
 	EXPECT_EQ(-ERANGE, dmm_pool_set(ino, "swap/max_compressed_percent", "101"));
 	dmm_guest_fill(self->guest, DMM_GPA, PAGES, DMM_HALF | 1);
 	EXPECT_EQ(-EAGAIN, dmm_pool_set_bytes(ino, "reclaim", SIZE));
-	EXPECT_NE(0, stat(ino, "reject_full"));
+	EXPECT_NE(0, stat_of(ino, "reject_full"));
 	EXPECT_GE(SIZE / 4 + 16 * DMM_PAGE, compressed(ino));
 	EXPECT_NE(0, swapped(ino));
 	EXPECT_NE(0, resident(ino));

@@ -12,12 +12,7 @@
 #include <sys/socket.h>
 #include <sys/stat.h>
 
-#include "dmm_util.h"
-#include "kselftest_harness.h"
-
-#define SIZE	(8UL << 20)
-#define PAGES	(SIZE / DMM_PAGE)
-#define PUNCH	(FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE)
+#include "swap_util.h"
 
 FIXTURE(swapdev) {
 	struct dmm_guest *guest;
@@ -26,18 +21,6 @@ FIXTURE(swapdev) {
 	char path[96];
 	int fd;
 };
-
-static struct dmm_mem swap_mem(void)
-{
-	struct dmm_mem mem = dmm_mem_create_exact(SIZE);
-
-	TEST_ASSERT(!dmm_pool_set(mem.ino, "policies", "+swap"),
-		    "Cannot attach swap");
-	/* Far away, or the pool keeps a distance from its limit on its own. */
-	TEST_ASSERT(!dmm_pool_set_bytes(mem.ino, "max_bytes", 4 * SIZE),
-		    "Cannot set max_bytes");
-	return mem;
-}
 
 FIXTURE_SETUP(swapdev)
 {
@@ -71,34 +54,9 @@ static int set_backing(unsigned long ino, const char *path)
 	return dmm_pool_set(ino, "swap/backing", path);
 }
 
-static uint64_t resident(unsigned long ino)
-{
-	return dmm_pool_get(ino, "resident_bytes");
-}
-
-static uint64_t swapped(unsigned long ino)
-{
-	return dmm_pool_get(ino, "swapped_bytes");
-}
-
 static uint64_t backing(unsigned long ino)
 {
 	return dmm_pool_get(ino, "swap/backing_bytes");
-}
-
-static uint64_t stat_of(unsigned long ino, const char *name)
-{
-	char file[64];
-
-	snprintf(file, sizeof(file), "swap/stats/%s", name);
-	return dmm_pool_get(ino, file);
-}
-
-static void reclaim_all(struct __test_metadata *_metadata, unsigned long ino)
-{
-	ASSERT_EQ(0, dmm_pool_set_bytes(ino, "reclaim", SIZE));
-	EXPECT_EQ(0, resident(ino));
-	EXPECT_EQ(SIZE, swapped(ino));
 }
 
 DMM_TEST(swapdev, round_trip)
@@ -181,6 +139,9 @@ DMM_TEST(swapdev, writeback)
 	EXPECT_EQ(-ENOSPC, dmm_pool_set_bytes(ino, "swap/writeback", SIZE));
 	ASSERT_EQ(0, set_backing(ino, self->path));
 	EXPECT_EQ(-EINVAL, dmm_pool_set(ino, "swap/writeback", "all"));
+	EXPECT_EQ(-EINVAL, dmm_pool_set(ino, "swap/writeback", "0x1000"));
+	EXPECT_EQ(-ERANGE, dmm_pool_set(ino, "swap/writeback",
+					"99999999999999999999"));
 	compressed = dmm_pool_get(ino, "compressed_bytes");
 	ASSERT_EQ(0, dmm_pool_set_bytes(ino, "swap/writeback", SIZE / 2));
 	EXPECT_EQ(SIZE / 2, backing(ino));

@@ -76,6 +76,20 @@ struct torture_actor {
 	sigjmp_buf bus;
 };
 
+/**
+ * struct torture_op - an operation of an actor
+ * @weight: how often it is picked
+ * @name: to count it by, or NULL
+ * @on_range: does it to pages that the actor owns; or
+ * @on_file: does it to a file, whoever owns the pages
+ */
+struct torture_op {
+	unsigned int weight;
+	const char *name;
+	void (*on_range)(struct torture_range *range);
+	void (*on_file)(unsigned int file);
+};
+
 extern struct torture_file torture_files[TORTURE_FILES];
 extern uint64_t torture_seed;
 extern bool torture_verbose;
@@ -86,6 +100,8 @@ void torture_start(const char *name, void (*op)(void *arg), void *arg);
 void torture_run(unsigned int seconds);
 void torture_summary(void);
 uint64_t torture_rand(uint64_t n);
+const struct torture_op *torture_pick(const struct torture_op *ops,
+				      unsigned int n);
 void torture_log(const char *fmt, ...) __printf(1, 2);
 void torture_count(const char *what);
 void __noreturn torture_fail(const char *fmt, ...) __printf(1, 2);

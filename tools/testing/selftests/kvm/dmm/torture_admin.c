@@ -174,32 +174,23 @@ static void op_look(unsigned int file)
 	torture_count("look");
 }
 
-static const struct {
-	unsigned int weight;
-	void (*op)(unsigned int file);
-} ops[] = {
-	{ 8, op_policy },
-	{ 6, op_limit },
-	{ 10, op_reclaim },
-	{ 2, op_domain },
-	{ 8, op_tunable },
-	{ 12, op_page },
-	{ 2, op_unload },
-	{ 1, op_pressure },
-	{ 4, op_look },
+static const struct torture_op ops[] = {
+	{ .weight = 8, .on_file = op_policy },
+	{ .weight = 6, .on_file = op_limit },
+	{ .weight = 10, .on_file = op_reclaim },
+	{ .weight = 2, .on_file = op_domain },
+	{ .weight = 8, .on_file = op_tunable },
+	{ .weight = 12, .on_file = op_page },
+	{ .weight = 2, .on_file = op_unload },
+	{ .weight = 1, .on_file = op_pressure },
+	{ .weight = 4, .on_file = op_look },
 };
 
 void torture_admin(void *arg)
 {
-	unsigned int i, sum = 0;
-	uint64_t pick;
+	const struct torture_op *op = torture_pick(ops, ARRAY_SIZE(ops));
 
-	for (i = 0; i < ARRAY_SIZE(ops); i++)
-		sum += ops[i].weight;
-	pick = torture_rand(sum);
-	for (i = 0; pick >= ops[i].weight; i++)
-		pick -= ops[i].weight;
-	ops[i].op(torture_rand(TORTURE_FILES));
+	op->on_file(torture_rand(TORTURE_FILES));
 	usleep(torture_rand(20) * 1000);
 }
 

@@ -490,42 +490,32 @@ static void op_truncate(struct torture_range *range)
 	torture_set_tags(range, NULL);
 }
 
-static const struct {
-	const char *name;
-	unsigned int weight;
-	void (*op)(struct torture_range *range);
-} ops[] = {
-	{ "map", 20, op_map },
-	{ "read", 8, op_read },
-	{ "write", 8, op_write },
-	{ "punch", 6, op_punch },
-	{ "zero", 2, op_zero },
-	{ "allocate", 2, op_allocate },
-	{ "region", 2, op_region },
-	{ "advise", 4, op_advise },
-	{ "direct", 6, op_direct },
-	{ "pin", 6, op_pin },
-	{ "lock", 2, op_lock },
-	{ "remap", 6, op_remap },
-	{ "fork", 1, op_fork },
-	{ "clone", 8, op_clone },
-	{ "snapshot", 3, op_snapshot },
-	{ "truncate", 3, op_truncate },
+static const struct torture_op ops[] = {
+	{ 20, "map", op_map },
+	{ 8, "read", op_read },
+	{ 8, "write", op_write },
+	{ 6, "punch", op_punch },
+	{ 2, "zero", op_zero },
+	{ 2, "allocate", op_allocate },
+	{ 2, "region", op_region },
+	{ 4, "advise", op_advise },
+	{ 6, "direct", op_direct },
+	{ 6, "pin", op_pin },
+	{ 2, "lock", op_lock },
+	{ 6, "remap", op_remap },
+	{ 1, "fork", op_fork },
+	{ 8, "clone", op_clone },
+	{ 3, "snapshot", op_snapshot },
+	{ 3, "truncate", op_truncate },
 };
 
 void torture_host(void *arg)
 {
+	const struct torture_op *op = torture_pick(ops, ARRAY_SIZE(ops));
 	struct torture_range range;
-	unsigned int i, sum = 0;
-	uint64_t pick;
 
-	for (i = 0; i < ARRAY_SIZE(ops); i++)
-		sum += ops[i].weight;
-	pick = torture_rand(sum);
-	for (i = 0; pick >= ops[i].weight; i++)
-		pick -= ops[i].weight;
 	range = torture_own(-1, torture_rand(4) ? 8 : DMM_TAGS_MAX);
-	ops[i].op(&range);
+	op->on_range(&range);
 	torture_disown(&range);
-	torture_count(ops[i].name);
+	torture_count(op->name);
 }

@@ -60,6 +60,20 @@ uint64_t torture_rand(uint64_t n)
 	return mix(self->rng) % n;
 }
 
+const struct torture_op *torture_pick(const struct torture_op *ops,
+				      unsigned int n)
+{
+	unsigned int i, sum = 0;
+	uint64_t pick;
+
+	for (i = 0; i < n; i++)
+		sum += ops[i].weight;
+	pick = torture_rand(sum);
+	for (i = 0; pick >= ops[i].weight; i++)
+		pick -= ops[i].weight;
+	return &ops[i];
+}
+
 void torture_log(const char *fmt, ...)
 {
 	va_list args;
