@@ -20,6 +20,7 @@
 #include <linux/percpu.h>
 #include <linux/types.h>
 
+struct file;
 struct kvm_dmm_pool;
 struct kvm_dmm_policy;
 struct kvm_dmm_region;
@@ -334,6 +335,7 @@ void kvm_dmm_pool_domain(struct kvm_dmm_pool *pool, char *domain);
 bool kvm_dmm_short(struct kvm_dmm_pool *pool);
 unsigned long kvm_dmm_pool_max(struct kvm_dmm_pool *pool);
 unsigned long kvm_dmm_pool_room(struct kvm_dmm_pool *pool);
+struct file *kvm_dmm_open(const char *path, int flags, bool device);
 void kvm_dmm_notify(struct kvm_dmm_policy *policy, const char *name);
 void kvm_dmm_want_ahead(struct kvm_dmm_policy *policy, bool want);
 void kvm_dmm_charge_compressed(struct kvm_dmm_pool *pool, long bytes);

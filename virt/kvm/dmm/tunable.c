@@ -1,12 +1,14 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * Dynamic memory mapping: the files of policies in sysfs.
+ * Dynamic memory mapping: the files of policies in sysfs, and those they name.
  *
  * A number that can be tuned has a file in policies/<name>/, whose value holds
  * for all pools, and one in pools/<ino>/<name>/, which overrides it for that
  * pool until "default" is written.  Counters are in pools/<ino>/<name>/stats/.
  */
 #include <linux/ctype.h>
+#include <linux/file.h>
+#include <linux/fs.h>
 #include <linux/kobject.h>
 #include <linux/percpu.h>
 #include <linux/slab.h>
@@ -345,6 +347,44 @@ void dmm_tunables_del_policy(struct kvm_dmm_policy *policy)
 	kobject_del(kobj);
 	kobject_put(kobj);
 }
+
+/**
+ * kvm_dmm_open - open a file that a user has named to a policy
+ * @path: its path, for the caller
+ * @flags: as of open()
+ * @device: block devices will do, too
+ *
+ * With the rights of the caller.
+ *
+ * Context: May sleep.  No lock is held that is needed to make a file.
+ * Return: The file; -EISDIR: it is a directory; -EINVAL: it is neither a regular
+ *	file nor what @device allows; -ELOOP: it is in dmmfs; or an error of
+ *	open().
+ */
+struct file *kvm_dmm_open(const char *path, int flags, bool device)
+{
+	struct file *file;
+	umode_t mode;
+	int r = 0;
+
+	/* Nobody may come to the other end of a fifo. */
+	file = filp_open(path, flags | O_LARGEFILE | O_NONBLOCK, 0600);
+	if (IS_ERR(file))
+		return file;
+	mode = file_inode(file)->i_mode;
+	if (S_ISDIR(mode))
+		r = -EISDIR;
+	else if (!S_ISREG(mode) && !(device && S_ISBLK(mode)))
+		r = -EINVAL;
+	/* To wait for a page of it would be to wait for ourselves. */
+	else if (d_real_inode(file_dentry(file))->i_sb->s_magic == KVM_DMM_MAGIC)
+		r = -ELOOP;
+	if (!r)
+		return file;
+	fput(file);
+	return ERR_PTR(r);
+}
+EXPORT_SYMBOL_GPL(kvm_dmm_open);
 
 /**
  * kvm_dmm_notify - wake whoever polls a file of an attached policy

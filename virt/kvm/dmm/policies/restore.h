@@ -13,7 +13,6 @@ struct kvm_dmm_shared;
 struct page;
 
 /* restore_image.c */
-struct file *dmm_open(const char *path, int flags);
 struct file *dmm_image_open(const char *path, pgoff_t pages);
 void dmm_image_readahead(struct file *image, pgoff_t nr);
 bool dmm_image_cached(struct file *image, pgoff_t nr);

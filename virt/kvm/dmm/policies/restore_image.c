@@ -23,48 +23,16 @@ static pgoff_t dmm_image_pages(struct file *image)
 }
 
 /**
- * dmm_open - open a regular file with the rights of the caller
- * @path: its path
- * @flags: as of open()
- *
- * Return: The file; -EISDIR: it is a directory; -EINVAL: it is no regular file;
- *	-ELOOP: it is in dmmfs; or an error of open().
- */
-struct file *dmm_open(const char *path, int flags)
-{
-	struct file *file;
-	umode_t mode;
-	int r = 0;
-
-	/* Nobody may come to the other end of a fifo. */
-	file = filp_open(path, flags | O_LARGEFILE | O_NONBLOCK, 0600);
-	if (IS_ERR(file))
-		return file;
-	mode = file_inode(file)->i_mode;
-	if (S_ISDIR(mode))
-		r = -EISDIR;
-	else if (!S_ISREG(mode))
-		r = -EINVAL;
-	/* To wait for a page of it would be to wait for ourselves. */
-	else if (d_real_inode(file_dentry(file))->i_sb->s_magic == KVM_DMM_MAGIC)
-		r = -ELOOP;
-	if (!r)
-		return file;
-	fput(file);
-	return ERR_PTR(r);
-}
-
-/**
  * dmm_image_open - open an image with the rights of the caller
  * @path: its path
  * @pages: size that it must have
  *
  * Return: The file; -EINVAL: it is smaller than @pages, or nothing that can be
- *	read in the kernel; -EFBIG: it is larger; or as dmm_open().
+ *	read in the kernel; -EFBIG: it is larger; or as kvm_dmm_open().
  */
 struct file *dmm_image_open(const char *path, pgoff_t pages)
 {
-	struct file *image = dmm_open(path, O_RDONLY);
+	struct file *image = kvm_dmm_open(path, O_RDONLY, false);
 	loff_t size;
 	int r = 0;
 

@@ -11,6 +11,7 @@
 #include <linux/err.h>
 #include <linux/file.h>
 #include <linux/fs.h>
+#include <linux/kvm_dmm.h>
 #include <linux/mm.h>
 #include <linux/slab.h>
 
@@ -98,7 +99,7 @@ static int dmm_order_read(struct dmm_order *order, struct file *file)
  * @pages: size of the guest's memory
  *
  * Return: The order; -EINVAL: not an order; -ERANGE: it has pages that the guest
- *	has not; -EFBIG: the guest has too many; -ENOMEM; or as dmm_open().
+ *	has not; -EFBIG: the guest has too many; -ENOMEM; or as kvm_dmm_open().
  */
 struct dmm_order *dmm_order_load(const char *path, pgoff_t pages)
 {
@@ -108,7 +109,7 @@ struct dmm_order *dmm_order_load(const char *path, pgoff_t pages)
 
 	if (pages > U32_MAX)
 		return ERR_PTR(-EFBIG);
-	file = dmm_open(path, O_RDONLY);
+	file = kvm_dmm_open(path, O_RDONLY, false);
 	if (IS_ERR(file))
 		return ERR_CAST(file);
 	r = -ENOMEM;
@@ -198,7 +199,7 @@ bool dmm_order_fill(struct dmm_order *order, pgoff_t *index)
  * @pages: size of the guest's memory
  *
  * Return: The record; -EFBIG: the guest has too many pages; -ENOMEM; or as
- *	dmm_open().
+ *	kvm_dmm_open().
  */
 struct dmm_record *dmm_record_start(const char *path, pgoff_t pages)
 {
@@ -210,7 +211,7 @@ struct dmm_record *dmm_record_start(const char *path, pgoff_t pages)
 	record = kvzalloc(struct_size(record, page, pages), GFP_KERNEL_ACCOUNT);
 	if (!record)
 		return ERR_PTR(-ENOMEM);
-	file = dmm_open(path, O_WRONLY | O_CREAT | O_TRUNC);
+	file = kvm_dmm_open(path, O_WRONLY | O_CREAT | O_TRUNC, false);
 	if (IS_ERR(file)) {
 		kvfree(record);
 		return ERR_CAST(file);

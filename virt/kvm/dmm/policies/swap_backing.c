@@ -31,29 +31,20 @@ static const char dmm_backing_holder[] = "kvm-dmm-swap";
 /* Open what a path leads to, with the rights of the caller. */
 static struct file *dmm_backing_file(const char *path)
 {
-	struct file *file, *bdev_file;
-	umode_t mode;
+	struct file *file = kvm_dmm_open(path, O_RDWR, true), *bdev_file;
 	int r = 0;
 
-	/* Nobody may come to the other end of a fifo. */
-	file = filp_open(path, O_RDWR | O_LARGEFILE | O_NONBLOCK, 0);
 	if (IS_ERR(file))
 		return file;
-	mode = file_inode(file)->i_mode;
-	if (S_ISDIR(mode))
-		r = -EISDIR;
-	else if (!S_ISREG(mode) && !S_ISBLK(mode))
-		r = -EINVAL;
-	/* To make room in it would be to wait for ourselves. */
-	else if (d_real_inode(file_dentry(file))->i_sb->s_magic == KVM_DMM_MAGIC)
-		r = -ELOOP;
-	else if (IS_SWAPFILE(file->f_mapping->host))
+	if (IS_SWAPFILE(file->f_mapping->host))
 		r = -EBUSY;
 	else if (!file->f_op->read_iter || !file->f_op->write_iter)
 		r = -EINVAL;
-	if (r)
-		goto put;
-	if (S_ISREG(mode))
+	if (r) {
+		fput(file);
+		return ERR_PTR(r);
+	}
+	if (!S_ISBLK(file_inode(file)->i_mode))
 		return file;
 	/* Not while a file system is on it, nor the other way round. */
 	bdev_file = bdev_file_open_by_dev(file_bdev(file)->bd_dev,
@@ -61,9 +52,6 @@ static struct file *dmm_backing_file(const char *path)
 					  (void *)dmm_backing_holder, NULL);
 	fput(file);
 	return bdev_file;
-put:
-	fput(file);
-	return ERR_PTR(r);
 }
 
 static void dmm_backing_close(struct file *file)
