@@ -334,6 +334,26 @@ DMM_TEST(slot, dirty_bitmap)
 	}
 }
 
+/* What is not mapped yet and only read is not dirty. */
+DMM_TEST(slot, dirty_reads)
+{
+	uint64_t bitmap[PAGES / 64] = {};
+	struct kvm_vm *vm = self->guest->vm;
+
+	dmm_guest_fill(self->guest, DMM_GPA, PAGES, 1);
+	dmm_guest_del_slot(self->guest, DMM_SLOT);
+	dmm_guest_add_slot(self->guest, DMM_SLOT, KVM_MEM_LOG_DIRTY_PAGES,
+			   DMM_GPA, SIZE, self->mem.hva);
+	EXPECT_EQ(0, dmm_guest_bad_pages(self->guest, DMM_GPA, PAGES, 1));
+	kvm_vm_get_dirty_log(vm, DMM_SLOT, bitmap);
+	EXPECT_EQ(0, dirty_pages(bitmap));
+
+	dmm_guest_poke(self->guest, DMM_GPA + 70 * DMM_PAGE, 1);
+	kvm_vm_get_dirty_log(vm, DMM_SLOT, bitmap);
+	EXPECT_EQ(1UL << 6, bitmap[1]);
+	EXPECT_EQ(1, dirty_pages(bitmap));
+}
+
 DMM_TEST(slot, dirty_ring)
 {
 	const uint32_t ring_bytes = 65536;
