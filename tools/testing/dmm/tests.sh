@@ -183,7 +183,7 @@ run_local() {
 # of SVM lets a guest's interrupt in while the guest has them off, sooner or
 # later, and the guest hangs in a spinlock (also with Debian's own kvm.ko).
 run_emulated() {	# NPT plain|guests
-	local npt=$1 kind=$2 dir where rc name boots=0 hostlog args why limit
+	local npt=$1 kind=$2 dir where rc name boots=0 hostlog args why limit cut
 	where=$kernel/npt=$npt
 	dir=$(mktemp -d "$OUT/tests.XXXXXX")
 	mkdir -p "$dir/dmm"
@@ -201,10 +201,12 @@ run_emulated() {	# NPT plain|guests
 		[ "$boots" -le 8 ] || { record "$where" boots 0 1 0 0 "the host died too often"; break; }
 		say BOOT "$where, $(wc -l <"$dir/dmm/tests") programs"
 		hostlog=$OUT/host/$kernel-npt$npt-$kind-$boots.log
-		# A host that hangs must not take CI's time limit with it.
+		# The deadline may cut a test off, which is no result: it had time of its own.
 		limit=$(awk '{ t += $2 } END { print t + 120 }' "$dir/dmm/tests")
+		cut=
 		if [ -n "$deadline" ] && [ "$limit" -gt $((deadline - $(date +%s) + 600)) ]; then
 			limit=$((deadline - $(date +%s) + 600))
+			cut=1
 		fi
 		args=(--kernel "$kernel" --npt "$npt" --mem 3G --unload --timeout "$limit"
 			--files "$dir/dmm:/dmm" --result "$dir/result" --log "$hostlog")
@@ -229,42 +231,82 @@ run_emulated() {	# NPT plain|guests
 			record "$where" boot 0 1 0 0 "the modules do not load ($rc)"
 			break
 			;;
-		126)	# Recorded already, if a test of the list was the cause.
-			awk '$1 == "test" && $2 == "end" && $5 > 0 { bad = 1 } END { exit !bad }' "$dir/result" ||
-				record "$where" kernel 0 1 0 0 "the kernel reported a problem" ;;
-		124)	why="timeout of the whole run" ;;
-		125)	why="the host died" ;;
-		127)	why="the emulator died twice, no result" ;;
-		*)	why="host.sh: status $rc" ;;
-		esac
-		case $rc in
-		124|125|127)
-			if [ -z "$name" ]; then
-				record "$where" boot 0 1 0 0 "$why"
+		124)	why="timeout of the whole run"
+			if [ -n "$cut" ]; then
+				echo "# no time left for ${name:-the end of the run} on $where"
 				break
 			fi
+			;;
+		125)	why="the host died" ;;
+		126)	why="the kernel reported a problem" ;;
+		127)	why="the emulator died twice, no result" ;;
+		*)	record "$where" boot 0 1 0 0 "host.sh: status $rc" ;;
+		esac
+		case $rc:$name in
+		126:)	# Recorded already, if a test of the list was the cause.
+			awk '$1 == "test" && $2 == "end" && $5 > 0 { bad = 1 } END { exit !bad }' "$dir/result" ||
+				record "$where" kernel 0 1 0 0 "$why"
+			break
+			;;
+		124:|125:|127:)
+			record "$where" boot 0 1 0 0 "$why"
+			break
+			;;
+		124:*|125:*|126:*|127:*)
 			record "$where" "$name" 0 1 0 0 "$why"
 			echo "$name" >>"$dir/done"
 			;;
+		*)	break ;;
 		esac
 		awk -v over="$dir/done" 'BEGIN { while ((getline n < over) > 0) done[n] = 1 }
 			!($1 in done)' "$dir/dmm/tests" >"$dir/rest"
 		mv "$dir/rest" "$dir/dmm/tests"
-		case $rc in 0|1|119|126) break ;; esac
 	done
 	rm -rf "$dir"
 }
 
+run_mode() {	# NPT
+	run_emulated "$1" plain
+	run_emulated "$1" guests
+}
+
+# An emulated host takes one CPU and up to 3 GiB.
+side_by_side() {
+	[ "$JOBS" -ge 2 ] && [ "$(awk '/^MemAvailable/ { print int($2 / 1048576) }' /proc/meminfo)" -ge 7 ]
+}
+
+# Nested and shadow paging at the same time.  Each has a process group, so that
+# a ^C ends what runs in it.
+run_both() {
+	local npt pid pids=() bad=0
+	set -m
+	for npt in 1 0; do
+		{ run_mode "$npt" 2>&1 | sed -u "s/^/npt=$npt  /"; } </dev/null &
+		pids+=($!)
+	done
+	set +m
+	# shellcheck disable=SC2064	# these groups
+	trap "kill -- ${pids[*]/#/-} 2>/dev/null; exit 130" INT TERM
+	for pid in "${pids[@]}"; do wait "$pid" || bad=1; done
+	trap - INT TERM
+	[ "$bad" = 0 ] || die "a host could not be run"
+}
+
 testbin=$OUT/selftests/bin
+modes=()
 if [ -n "$run" ]; then
 	if [ "$kernel" = local ]; then
 		run_local
 	else
 		for npt in 1 0; do
 			[ -z "$only_npt" ] || [ "$only_npt" = "$npt" ] || continue
-			run_emulated "$npt" plain
-			run_emulated "$npt" guests
+			modes+=("$npt")
 		done
+		if [ ${#modes[@]} = 2 ] && side_by_side; then
+			run_both
+		else
+			for npt in "${modes[@]}"; do run_mode "$npt"; done
+		fi
 	fi
 fi
 [ -z "$summary" ] || print_summary
