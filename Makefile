@@ -77,7 +77,7 @@ clean:
 
 help:
 	@echo 'make modules      kvm.ko, kvm-amd.ko, kvm-intel.ko, kvm-dmm-*.ko in build/<release>/modules'
-	@echo 'make demo         two guests on dmmfs in an emulated host, resized while they run'
+	@echo 'make demo         guests in an emulated host: resized, swapped, shared and forked while they run'
 	@echo 'make check        tests, nested and shadow paging (15 minutes)'
 	@echo 'make check-full   the long tests too, and the debug kernel'
 	@echo 'make check-debug  tests on a kernel with KASAN, lockdep, kmemleak, fault injection'

@@ -3,7 +3,10 @@
  * The worker inside a guest: fill memory with values that tell where they
  * belong, change some of it again and again, and verify all of it each round.
  *
- *   guestmem MIB [SECONDS [SEED]]	0 seconds (the default): until killed
+ *   guestmem MIB [SECONDS [SEED [STEP]]]
+ *
+ * SECONDS	0 (the default): until killed
+ * STEP		each round changes one page of so many (8); 0: none
  *
  * Each round prints one line, "guestmem: round N: MIB MiB hold, checksum X".
  * Every word is compared with what it must be; the checksum is over what was
@@ -82,6 +85,7 @@ int main(int argc, char **argv)
 		return 2;
 	seconds = argc > 2 ? strtoul(argv[2], NULL, 0) : 0;
 	seed = argc > 3 ? strtoul(argv[3], NULL, 0) : 0;
+	step = argc > 4 ? strtoul(argv[4], NULL, 0) : 8;
 
 	setlinebuf(stdout);
 	mem = mmap(NULL, pages * PAGE, PROT_READ | PROT_WRITE,
@@ -104,9 +108,7 @@ int main(int argc, char **argv)
 		       round, pages >> 8, (unsigned long long)sum);
 		if (seconds && time(NULL) - start >= (time_t)seconds)
 			return 0;
-		/* An eighth changes. */
-		step = round & 7;
-		for (page = step; page < pages; page += 8)
+		for (page = step ? round % step : pages; page < pages; page += step)
 			fill(mem, page, ++gen[page]);
 		if (poll(&in, 1, 200) == 1 && fgets(line, sizeof(line), stdin) &&
 		    !strcmp(line, "free\n") && pages > 8) {
