@@ -6,6 +6,7 @@
 #include <errno.h>
 #include <signal.h>
 #include <stdio.h>
+#include <sys/prctl.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
 
@@ -65,6 +66,8 @@ static pid_t write_in_group(void *hva)
 
 	if (child)
 		return child;
+	/* A core dump would take memory of the group, which has none left. */
+	prctl(PR_SET_DUMPABLE, 0);
 	snprintf(pid, sizeof(pid), "%d", getpid());
 	if (write_string(GROUP "/cgroup.procs", pid))
 		_exit(1);
