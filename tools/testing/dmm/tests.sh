@@ -189,7 +189,7 @@ run_emulated() {	# NPT plain|guests
 	mkdir -p "$dir/dmm"
 	select_rows "$npt" | awk -v kind="$kind" '
 		(kind == "guests") == ($4 ~ /^guest/)' >"$dir/dmm/tests"
-	install -m 755 "$DMM/run-tests" "$DMM/abi-test" "$dir/dmm/"
+	install -m 755 "$DMM"/{run-tests,abi-test,trace-test} "$dir/dmm/"
 	cat "$TOP"/Documentation/ABI/testing/*kvm_dmm >"$dir/dmm/abi"
 	while [ -s "$dir/dmm/tests" ]; do
 		if late; then

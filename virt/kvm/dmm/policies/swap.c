@@ -17,6 +17,9 @@
 #include "../limit.h"
 #include "swap.h"
 
+#define CREATE_TRACE_POINTS
+#include <trace/events/kvm_dmm_swap.h>
+
 /* Entries that are busy at once: a guest that touches one waits for all. */
 #define DMM_SWAP_CHUNK	64U
 
@@ -198,6 +201,8 @@ static int dmm_swap_fetch(struct kvm_dmm_policy *policy, u64 token,
 	int r;
 
 	r = dmm_store_fetch(&swap->store, token, page, flags);
+	trace_kvm_dmm_swap_in(policy->pool, page->index,
+			      dmm_store_in_memory(token), flags, r);
 	if (r < 0 || !region)
 		return r;
 	if (dmm_store_in_memory(token))
@@ -355,6 +360,7 @@ static unsigned int dmm_swap_evict(struct dmm_visit *visit, unsigned int i)
 	struct dmm_age *age = &visit->swap->age;
 	unsigned int first = i, n = 0, k;
 	struct kvm_dmm_batch batch;
+	int r;
 
 	want = min(want, DMM_SWAP_CHUNK);
 	if (!kvm_dmm_batch_start(&batch, pool, visit->base))
@@ -371,8 +377,10 @@ static unsigned int dmm_swap_evict(struct dmm_visit *visit, unsigned int i)
 	for (k = first; k < i; k++) {
 		if (!kvm_dmm_batch_page(&batch, visit->base + k))
 			continue;
-		switch (dmm_store_page(&visit->swap->store, &batch,
-				       visit->base + k, &visit->writer)) {
+		r = dmm_store_page(&visit->swap->store, &batch,
+				   visit->base + k, &visit->writer);
+		trace_kvm_dmm_swap_out(pool, visit->base + k, r);
+		switch (r) {
 		case 0:
 			__set_bit(k, gone);
 			visit->rc->nr_done++;

@@ -12,12 +12,15 @@
 #include <linux/blkdev.h>
 #include <linux/bvec.h>
 #include <linux/fs.h>
+#include <linux/ktime.h>
 #include <linux/mm.h>
 #include <linux/pagemap.h>
 #include <linux/sched/mm.h>
 #include <linux/slab.h>
 #include <linux/uio.h>
 #include <linux/xxhash.h>
+
+#include <trace/events/kvm_dmm_swap.h>
 
 #include "swap.h"
 
@@ -309,6 +312,7 @@ int dmm_backing_io(struct dmm_backing *backing, bool write,
 {
 	bool direct = READ_ONCE(backing->direct);
 	unsigned int noio = memalloc_noio_save();
+	u64 start = ktime_get_ns();
 	ssize_t r;
 
 	r = dmm_backing_try(backing, write, direct, bvec, n, first);
@@ -323,9 +327,10 @@ int dmm_backing_io(struct dmm_backing *backing, bool write,
 		invalidate_mapping_pages(backing->file->f_mapping, first,
 					 (pgoff_t)first + n - 1);
 	memalloc_noio_restore(noio);
-	if (r < 0)
-		return r;
-	return r == (ssize_t)n << PAGE_SHIFT ? 0 : write ? -ENOSPC : -EIO;
+	if (r >= 0)
+		r = r == (ssize_t)n << PAGE_SHIFT ? 0 : write ? -ENOSPC : -EIO;
+	trace_kvm_dmm_swap_io(write, first, n, ktime_get_ns() - start, r);
+	return r;
 }
 
 /**
