@@ -3,14 +3,15 @@
  * The worker inside a guest: fill memory with values that tell where they
  * belong, change some of it again and again, and verify all of it each round.
  *
- *   guestmem MIB [SECONDS [SEED [STEP]]]
+ *   guestmem MIB [SECONDS [SEED [STEP [random]]]]
  *
  * SECONDS	0 (the default): until killed
  * STEP		each round changes one page of so many (8); 0: none
  *
  * Each round prints one line, "guestmem: round N: MIB MiB hold, checksum X".
  * Every word is compared with what it must be; the checksum is over what was
- * read.  Guests with different seeds have different content.
+ * read.  Guests with different seeds have different content.  It compresses about
+ * 2:1, or not at all if it is random.
  * After a line "free" on its input, all but an eighth is given back
  * to the guest's kernel, which shows what a balloon can take.
  */
@@ -27,6 +28,7 @@
 #define WORDS	(PAGE / sizeof(uint64_t))
 
 static uint64_t seed;
+static int all_random;
 
 static uint64_t mix(uint64_t x)
 {
@@ -35,10 +37,10 @@ static uint64_t mix(uint64_t x)
 	return x ^ (x >> 31);
 }
 
-/* Half of a page is random, half is the page's number: compresses about 2:1. */
+/* Half of a page is random, half is the page's number, unless it shall not compress. */
 static uint64_t value(uint64_t page, uint64_t gen, unsigned int word)
 {
-	if (word & 1)
+	if ((word & 1) && !all_random)
 		return page;
 	return mix(page * WORDS + word + (gen << 48) + (seed << 40));
 }
@@ -86,6 +88,7 @@ int main(int argc, char **argv)
 	seconds = argc > 2 ? strtoul(argv[2], NULL, 0) : 0;
 	seed = argc > 3 ? strtoul(argv[3], NULL, 0) : 0;
 	step = argc > 4 ? strtoul(argv[4], NULL, 0) : 8;
+	all_random = argc > 5 && !strcmp(argv[5], "random");
 
 	setlinebuf(stdout);
 	mem = mmap(NULL, pages * PAGE, PROT_READ | PROT_WRITE,
