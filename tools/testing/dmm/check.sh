@@ -1,7 +1,7 @@
 #!/bin/bash
 # SPDX-License-Identifier: GPL-2.0-only
 #
-# What "make check", "make check-full" and "make check-debug" run.
+# What "make check", "make check-full", "make check-debug" and "make check-ept" run.
 
 . "$(dirname "$0")/common.sh"
 
@@ -43,6 +43,7 @@ debug)
 	"$tests" --no-summary --new --kernel debug --npt none
 	debug --set full
 	;;
-*)	die "quick, full, rest or debug?" ;;
+ept)	"$tests" --no-summary --new --kernel intel "${args[@]}" ;;
+*)	die "quick, full, rest, debug or ept?" ;;
 esac
 "$tests" --summary

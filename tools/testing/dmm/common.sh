@@ -17,6 +17,7 @@ FLAVOUR=deb12-cloud-amd64
 # What each kind of step needs from Debian.
 PKG_BUILD="gcc-12 libc6-dev make patch xz-utils binutils libelf1 libssl3 zlib1g kmod"
 PKG_HOST="qemu-system-x86 busybox-static cpio kmod xz-utils gcc libc6-dev make libjson-c-dev"
+PKG_BOCHS="bochs bochs-term bochsbios vgabios grub-common grub-pc-bin xorriso mtools bsdutils"
 PKG_TESTS="gcc g++ libc6-dev make patch rsync"
 PKG_DEBUG="$PKG_BUILD gcc flex bison bc libelf-dev libssl-dev"
 

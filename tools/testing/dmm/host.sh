@@ -2,7 +2,8 @@
 # SPDX-License-Identifier: GPL-2.0-only
 #
 # Run a command in an emulated host: Debian's kernel (or the debug kernel) on a
-# CPU with AMD SVM, emulated by QEMU, with our KVM modules loaded.
+# CPU with AMD SVM, emulated by QEMU, or with Intel VMX, emulated by Bochs, with
+# our KVM modules loaded.
 
 . "$(dirname "$0")/common.sh"
 
@@ -10,8 +11,9 @@ usage() {
 	cat <<'U'
 usage: host.sh [OPTION...] -- COMMAND [ARG...]
   --kernel stock|debug	kernel of the host (stock)
-  --npt 0|1		nested paging or shadow paging (1)
-  --kvm amd|none	load KVM, or leave it to the command (amd)
+  --npt 0|1		nested paging (with Intel: EPT) or shadow paging (1)
+  --kvm amd|intel|none	load KVM, or leave it to the command (amd); intel has
+			one slow CPU, whose seconds are 100 million instructions
   --smp N		CPUs (2)
   --threads		emulate the CPUs in parallel
   --icount		count instructions as nanoseconds; implies --smp 1
@@ -70,6 +72,8 @@ reports='BUG: |BUG kmalloc|WARNING: |Oops|INFO: (possible|task|rcu|trying|lockde
 
 # shellcheck disable=SC2086
 need_packages $PKG_HOST
+# shellcheck disable=SC2086
+[ "$kvm" != intel ] || need_packages $PKG_BOCHS
 KREL=$(choose_release)
 export KREL
 "$DMM/fetch.sh"
@@ -77,6 +81,7 @@ release_dirs
 hostdir=$OUT/host
 mkdir -p "$hostdir"
 . "$DMM/rootfs.sh"
+. "$DMM/bochs.sh"
 
 case $kernel in
 stock)
@@ -135,11 +140,11 @@ rm -rf "$run/root" "$run/run.cpio"
 [ -n "$log" ] || log=$hostdir/last.log
 mkdir -p "$(dirname "$log")"
 
+append="console=ttyS0 quiet oops=panic panic=-1 nokaslr log_buf_len=4M $append"
 args=(
 	-accel "tcg,thread=$threads" -cpu EPYC,+svm,+npt -smp "$smp" -m "$mem"
 	-nodefaults -no-user-config -display none -no-reboot
-	-kernel "$image" -initrd "$run/initrd"
-	-append "console=ttyS0 quiet oops=panic panic=-1 nokaslr log_buf_len=4M $append"
+	-kernel "$image" -initrd "$run/initrd" -append "$append"
 )
 [ -z "$icount" ] || args+=(-icount "shift=0,sleep=off")
 
@@ -149,6 +154,16 @@ if [ -n "$shell" ]; then
 	exit 0
 fi
 
+[ "$kvm" != intel ] || bochs_prepare "$image" "$run/initrd" "$append" "$mem"
+
+qemu_run() {	# SECONDS
+	timeout -k 5 "$1" qemu-system-x86_64 "${args[@]}" \
+		-serial stdio -serial "file:$run/result" \
+		</dev/null 2>"$run/stderr" &
+	echo $! >"$run/pid"
+	wait $!
+}
+
 # Leaves the run's outcome in $status; 127 if the emulator died by itself.
 attempt() {
 	local rc console
@@ -156,11 +171,11 @@ attempt() {
 	: >"$run/result"
 	# setsid: a ^C reaches this script, which ends QEMU by its id
 	{
-		timeout -k 5 "$timeout" qemu-system-x86_64 "${args[@]}" \
-			-serial stdio -serial "file:$run/result" \
-			</dev/null 2>"$run/stderr" &
-		echo $! >"$run/pid"
-		wait $! && rc=0 || rc=$?
+		if [ "$kvm" = intel ]; then
+			bochs_run "$timeout" && rc=0 || rc=$?
+		else
+			qemu_run "$timeout" && rc=0 || rc=$?
+		fi
 		echo "$rc" >"$run/rc"
 	} | sed -u '/reboot: Restarting system/d; s/\r//g; s/\x1b\[[0-9;?]*[a-zA-Z]//g; s/\x1bc//g; s/[\x00-\x08\x0b-\x1f]//g' | tee "$log" &
 	console=$!

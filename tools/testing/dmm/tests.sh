@@ -12,8 +12,9 @@ usage: tests.sh [OPTION...] [NAME-PATTERN...]
   --set quick|full|steps	the lists' rows to run: full adds to quick, steps are
 			those of the patch series only (quick)
   --only-new		with --set full: leave the rows of quick out
-  --kernel stock|debug|local	where (stock); local: on this machine
-  --npt 0|1		only nested (1) or only shadow paging (0)
+  --kernel stock|debug|intel|local	where (stock); intel: the stock kernel on a
+			CPU of Intel in Bochs; local: on this machine
+  --npt 0|1		only nested (1: NPT, EPT) or only shadow paging (0)
   --deadline SECONDS	start no test later than this (epoch)
   --no-summary		the caller sums up by "tests.sh --summary"
   --new			forget earlier results
@@ -21,7 +22,7 @@ usage: tests.sh [OPTION...] [NAME-PATTERN...]
 
 Rows of lists/*.list:   SET KERNELS NPT TIMEOUT NAME COMMAND...
   SET		quick, full or steps
-  KERNELS	stock, debug, both, all (both, and local) or local
+  KERNELS	stock, debug, both, all (both, and local), intel or local
   NPT		1, 0 or any
   TIMEOUT	seconds on the stock kernel; the debug kernel gets four times that
   COMMAND	a shell command; test programs are in /t.  One that contains @
@@ -115,10 +116,7 @@ select_rows() {
 		full:quick) [ -z "$only_new" ] || continue ;;
 		*) continue ;;
 		esac
-		case $kernels:$kernel in
-		"$kernel:$kernel"|all:*|both:stock|both:debug) ;;
-		*) continue ;;
-		esac
+		meant "$kernels" || continue
 		[ "$rnpt" = any ] || [ "$rnpt" = "$1" ] || continue
 		[ "$kernel" != debug ] || limit=$((limit * 4))
 		case $command in
@@ -139,6 +137,14 @@ select_rows() {
 	done
 }
 
+# meant KERNELS: for this kernel?
+meant() {
+	case $1:$kernel in
+	"$kernel:$kernel"|all:stock|all:debug|all:local|both:stock|both:debug) ;;
+	*) return 1 ;;
+	esac
+}
+
 wanted() {
 	local p
 	[ ${#patterns[@]} -gt 0 ] || return 0
@@ -150,7 +156,13 @@ wanted() {
 }
 
 # A program with a row of its own is not run by a pattern's row.
-listed() { rows | awk -v n="$1" '$6 == n { found = 1 } END { exit !found }'; }
+listed() {
+	local kernels
+	for kernels in $(rows | awk -v n="$1" '$6 == n { print $2 }'); do
+		! meant "$kernels" || return 0
+	done
+	return 1
+}
 
 late() { [ -n "$deadline" ] && [ "$(date +%s)" -ge "$deadline" ]; }
 
@@ -185,6 +197,7 @@ run_local() {
 run_emulated() {	# NPT plain|guests
 	local npt=$1 kind=$2 dir where rc name boots=0 hostlog args why limit cut
 	where=$kernel/npt=$npt
+	[ "$kernel" != intel ] || where=intel/ept=$npt
 	dir=$(mktemp -d "$OUT/tests.XXXXXX")
 	mkdir -p "$dir/dmm"
 	select_rows "$npt" | awk -v kind="$kind" '
@@ -208,11 +221,22 @@ run_emulated() {	# NPT plain|guests
 			limit=$((deadline - $(date +%s) + 600))
 			cut=1
 		fi
-		args=(--kernel "$kernel" --npt "$npt" --mem 3G --unload --timeout "$limit"
+		args=(--kernel "${kernel/intel/stock}" --npt "$npt" --mem 3G --unload --timeout "$limit"
 			--files "$dir/dmm:/dmm" --result "$dir/result" --log "$hostlog")
-		[ ! -d "$testbin" ] || args+=(--files "$testbin:/t")
+		if [ "$kernel" = intel ]; then
+			args+=(--kvm intel --mem 1G)
+			# It takes a second for each MiB to boot from.
+			grep -o '/t/[^ ;]*' "$dir/dmm/tests" | sort -u | while read -r name; do
+				install -D "$testbin/${name#/t/}" "$dir/programs/${name#/t/}"
+			done
+			[ ! -d "$dir/programs" ] || args+=(--files "$dir/programs:/t")
+		elif [ -d "$testbin" ]; then
+			args+=(--files "$testbin:/t")
+		fi
 		case $kind in
-		plain)	args+=(--smp 2 --load zram) ;;	# for direct I/O
+		plain)	[ "$kernel" = intel ] || args+=(--smp 2)
+			args+=(--load zram)	# for direct I/O
+			;;
 		guests)	args+=(--smp 1 --kit) ;;
 		esac
 		rc=0
