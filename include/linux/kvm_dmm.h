@@ -36,6 +36,7 @@ struct kvm_dmm_shared;	/* handle of a shared frame */
 #define KVM_DMM_FETCH_NOWAIT	BIT(0)	/* -EAGAIN rather than wait for I/O */
 #define KVM_DMM_FETCH_AHEAD	BIT(1)	/* by kvm_dmm_fetch(), not by an access */
 #define KVM_DMM_FETCH_INTR	BIT(2)	/* any signal ends a wait, not just fatal ones */
+#define KVM_DMM_FETCH_PROCESS	BIT(3)	/* a process reads it, not the guest */
 
 /**
  * enum kvm_dmm_kind - what the map has at an offset

@@ -329,6 +329,7 @@ void dmm_drop_range(struct kvm_dmm_pool *pool, pgoff_t first, pgoff_t last);
 #define DMM_SPARE	BIT(5)	/* -EBUSY at the limit rather than reclaim */
 #define DMM_EXACT	BIT(6)	/* fill nothing else */
 #define DMM_FORCE	BIT(7)	/* charge whatever the limit */
+#define DMM_PROCESS	BIT(8)	/* the access is a process's, not a guest's */
 
 int dmm_resolve(struct kvm_dmm_pool *pool, pgoff_t index, unsigned int flags,
 		struct page **page, bool *writable);

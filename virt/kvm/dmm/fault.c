@@ -344,6 +344,8 @@ static int dmm_fault_fetch(struct dmm_fault *fault, struct page **pagep)
 		flags |= KVM_DMM_FETCH_AHEAD;
 	if (fault->flags & DMM_INTR)
 		flags |= KVM_DMM_FETCH_INTR;
+	if ((fault->flags & (DMM_PROCESS | DMM_WRITE)) == DMM_PROCESS)
+		flags |= KVM_DMM_FETCH_PROCESS;
 
 	share = READ_ONCE(pool->nr_sharers) && !(fault->flags & DMM_WRITE);
 	if (share) {

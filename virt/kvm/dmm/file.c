@@ -40,7 +40,7 @@ static vm_fault_t dmm_vm_resolve(struct vm_fault *vmf, bool write,
 				 struct page **pagep)
 {
 	struct kvm_dmm_pool *pool = dmm_file_pool(vmf->vma->vm_file);
-	unsigned int flags = write ? DMM_WRITE : 0;
+	unsigned int flags = DMM_PROCESS | (write ? DMM_WRITE : 0);
 	struct page *page;
 	int r;
 
@@ -137,7 +137,7 @@ static ssize_t dmm_read_iter(struct kiocb *iocb, struct iov_iter *to)
 		n = min3((size_t)(PAGE_SIZE - offset), iov_iter_count(to),
 			 (size_t)min_t(loff_t, left, PAGE_SIZE));
 		r = dmm_resolve(pool, iocb->ki_pos >> PAGE_SHIFT,
-				DMM_PEEK | DMM_INTR, &page, NULL);
+				DMM_PEEK | DMM_INTR | DMM_PROCESS, &page, NULL);
 		if (r)
 			break;
 		if (page) {

@@ -210,12 +210,23 @@ static int dmm_swap_fetch(struct kvm_dmm_policy *policy, u64 token,
 	if (READ_ONCE(swap->writeback_by) == current)
 		return r;
 	spin_lock(&swap->lock);
-	active = dmm_age_returned(&swap->age, &region->state[i],
-				  region->evicted[i]);
+	if (flags & KVM_DMM_FETCH_PROCESS) {
+		/*
+		 * Migration and dumps read everything once: that says nothing
+		 * about what the guest uses.  Let the page go when it is passed
+		 * next, unless the guest has accessed it by then.
+		 */
+		dmm_age_become(&swap->age, &region->state[i], DMM_AGE_INACTIVE);
+		region->idle[i] = DMM_COLD_MAX;
+		active = false;
+	} else {
+		active = dmm_age_returned(&swap->age, &region->state[i],
+					  region->evicted[i]);
+		region->idle[i] = 0;
+		swap->nr_refaults++;
+	}
 	if (r && dmm_store_in_memory(token))
 		region->state[i] |= DMM_AGE_KEPT;
-	region->idle[i] = 0;
-	swap->nr_refaults++;
 	spin_unlock(&swap->lock);
 	kvm_dmm_policy_count(policy, DMM_SWAP_refault, 1);
 	if (active)

@@ -306,6 +306,44 @@ DMM_TEST(swap, cold_pages_go)
 	EXPECT_GE(1000 * DMM_PAGE, swapped(ino));
 }
 
+/*
+ * A process that reads all memory once, as migration does, has it brought back for
+ * a moment only, and what the guest does not use is as cold as before.
+ */
+DMM_TEST(swap, process_reads_leave)
+{
+	const uint64_t step = PAGES / 16;
+	unsigned long ino = self->mem.ino;
+	uint64_t i, out;
+	uint8_t *p;
+	int tries;
+
+	dmm_guest_fill(self->guest, DMM_GPA, PAGES, DMM_HALF | 1);
+	dmm_pool_set_bytes(ino, "reclaim", SIZE);
+	out = swapped(ino);
+	ASSERT_LE(SIZE / 8 * 7, out);
+
+	ASSERT_EQ(0, dmm_pool_set(ino, "swap/cold_after_ms", "1000"));
+	p = mmap(NULL, SIZE, PROT_READ, MAP_SHARED, self->mem.fd, 0);
+	ASSERT_NE(MAP_FAILED, p);
+	for (i = 0; i < PAGES; i++) {
+		READ_ONCE(p[i * DMM_PAGE]);
+		/* In several passes of the worker, each with too many refaults. */
+		if (i % step == step - 1)
+			usleep(250000);
+	}
+	EXPECT_LE(PAGES / 8 * 7, stat_of(ino, "refault"));
+	EXPECT_EQ(0, stat_of(ino, "refault_active"));
+	for (tries = 0; tries < 50 && swapped(ino) < out / 8 * 7; tries++)
+		usleep(100000);
+	EXPECT_LE(out / 8 * 7, swapped(ino));
+	/* As it came: nothing was compressed again. */
+	EXPECT_LE(PAGES / 8 * 7, stat_of(ino, "out_kept"));
+	munmap(p, SIZE);
+	ASSERT_EQ(0, dmm_pool_set(ino, "swap/cold_after_ms", "0"));
+	EXPECT_EQ(0, dmm_guest_bad_pages(self->guest, DMM_GPA, PAGES, DMM_HALF | 1));
+}
+
 /* No more than its share of the pool is compressed. */
 DMM_TEST(swap, compressed_pool_full)
 {
