@@ -148,8 +148,12 @@ static void share_forget_all(struct share_pool *share)
 	}
 }
 
-/* The entry at @index is in @batch, its frame in no page table. */
-static void share_join(struct share_pool *share, struct kvm_dmm_batch *batch,
+/*
+ * The entry at @index is in @batch, its frame in no page table.
+ *
+ * Return: False if the next pass shall try again.
+ */
+static bool share_join(struct share_pool *share, struct kvm_dmm_batch *batch,
 		       struct share_found *found)
 {
 	struct kvm_dmm_shared *own;
@@ -170,7 +174,7 @@ static void share_join(struct share_pool *share, struct kvm_dmm_batch *batch,
 		break;
 	case -ESTALE:
 		share_count(share, SHARE_COUNT_reject_gone);
-		break;
+		return false;
 	case -EINVAL:
 		/* Was it this page that has changed meanwhile, or the other? */
 		page = kvm_dmm_batch_page(batch, found->index);
@@ -183,7 +187,9 @@ static void share_join(struct share_pool *share, struct kvm_dmm_batch *batch,
 		break;
 	default:
 		share_count(share, SHARE_COUNT_reject_memory);
+		return false;
 	}
+	return true;
 }
 
 /* Second step: take the pages that were found, and share or drop them. */
@@ -192,18 +198,21 @@ static void share_merge(struct share_pool *share, struct share_region *region,
 {
 	struct kvm_dmm_batch batch;
 	unsigned int i;
+	u8 *state;
 
 	kvm_dmm_batch_start(&batch, share->policy->pool, found->index);
 	for (i = 0; i < nr; i++)
 		kvm_dmm_batch_add(&batch, found[i].index);
 	kvm_dmm_batch_take(&batch);
 	for (i = 0; i < nr; i++) {
+		/* 0: the next pass tries again. */
+		state = &region->state[found[i].index % KVM_DMM_REGION_PAGES];
 		if (!kvm_dmm_batch_page(&batch, found[i].index)) {
 			share_count(share, SHARE_COUNT_reject_busy);
-			/* The next pass tries again. */
-			region->state[found[i].index % KVM_DMM_REGION_PAGES] = 0;
+			*state = 0;
 		} else if (found[i].shared) {
-			share_join(share, &batch, &found[i]);
+			if (!share_join(share, &batch, &found[i]))
+				*state = 0;
 		} else if (!kvm_dmm_batch_absent(&batch, found[i].index)) {
 			share_count(share, SHARE_COUNT_zero);
 		}
@@ -258,10 +267,16 @@ static unsigned int share_hash_pages(struct share_pool *share,
 		}
 		found[nr].shared = share_lookup(hash, &batch, base + i,
 						&region->record[i], safe);
+		if (IS_ERR(found[nr].shared)) {
+			share_count(share, SHARE_COUNT_reject_busy);
+			region->state[i] = 0;
+			continue;
+		}
 		if (!found[nr].shared)
 			continue;
 		if (safe) {
-			share_join(share, &batch, &found[nr]);
+			if (!share_join(share, &batch, &found[nr]))
+				region->state[i] = 0;
 			kvm_dmm_shared_put(found[nr].shared);
 		} else {
 			nr++;
