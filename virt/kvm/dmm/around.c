@@ -51,6 +51,24 @@ bool dmm_filled_around(struct kvm_dmm_pool *pool, pgoff_t index, pgoff_t *first,
 	       index <= *last;
 }
 
+static void dmm_set_filled(struct kvm_dmm_pool *pool, pgoff_t first,
+			   pgoff_t last)
+{
+	this_cpu_write(dmm_filled.pool, pool);
+	this_cpu_write(dmm_filled.first, first);
+	this_cpu_write(dmm_filled.last, last);
+}
+
+/**
+ * dmm_filled_single - a page came by itself: there is nothing to map around
+ * @pool: the pool
+ * @index: page offset
+ */
+void dmm_filled_single(struct kvm_dmm_pool *pool, pgoff_t index)
+{
+	dmm_set_filled(pool, index, index);
+}
+
 /**
  * dmm_around_room - does a pool have room that nobody has to make?
  * @pool: the pool
@@ -137,10 +155,7 @@ void dmm_fill_around(struct kvm_dmm_pool *pool, struct kvm_dmm_region *region,
 	if (WARN_ON_ONCE(around->first < base ||
 			 around->last >= base + KVM_DMM_REGION_PAGES))
 		return;
-	/* Also if it is a single page: then there is nothing to map around. */
-	this_cpu_write(dmm_filled.pool, pool);
-	this_cpu_write(dmm_filled.first, around->first);
-	this_cpu_write(dmm_filled.last, around->last);
+	dmm_set_filled(pool, around->first, around->last);
 	if (around->first == around->last)
 		return;
 	for (index = around->first; index <= around->last; index++) {

@@ -563,7 +563,8 @@ int kvm_dmm_get_pages(const struct kvm_memory_slot *slot, gfn_t gfn,
  *
  * If c is before 2, the SPTE is zapped in 2.  If a is after 2, then b is after
  * 1 and sees the busy bit, or what came after it.  2 takes the lock for
- * writing, so it is enough to hold it for reading here.
+ * writing, so it is enough to hold it for reading here.  That a shared frame is
+ * mapped is noted in b, which fails after 1: dmm_fault_cow() may be without 2.
  *
  * Context: kvm->srcu and kvm->mmu_lock are held.
  */
@@ -576,7 +577,7 @@ void kvm_dmm_map_around(const struct kvm_memory_slot *slot, gfn_t gfn,
 	pgoff_t index = dmm_gfn_to_index(slot, gfn);
 	struct kvm_dmm_region *region;
 	pgoff_t first, last, i;
-	u64 e;
+	u64 *entry, e;
 
 	if (!dmm_filled_around(pool, index, &first, &last)) {
 		first = round_down(index, DMM_MAP_AROUND);
@@ -593,10 +594,12 @@ void kvm_dmm_map_around(const struct kvm_memory_slot *slot, gfn_t gfn,
 	if (!region)
 		return;
 	for (i = first; i <= last; i++) {
-		e = READ_ONCE(*dmm_entry(region, i));
-		if (i == index || e & DMM_BUSY)
+		entry = dmm_entry(region, i);
+		e = READ_ONCE(*entry);
+		if (i == index || e & DMM_BUSY ||
+		    !(dmm_writable(e) || (!write && dmm_has_page(e))))
 			continue;
-		if (dmm_writable(e) || (!write && dmm_has_page(e)))
+		if (dmm_mappable(e) || dmm_set_cached(entry, e))
 			kvm_arch_dmm_map(map, slot->base_gfn +
 					 (i - binding->pgoff), dmm_pfn(e),
 					 writable && dmm_writable(e));

@@ -225,7 +225,7 @@ static void dmm_unmap_processes(struct kvm_dmm_batch *batch,
 
 	for (i = first; i < end; i++) {
 		e = dmm_batch_entry(batch, i);
-		zero |= e & DMM_CACHED;
+		zero |= e == DMM_CACHED;
 		held |= dmm_has_page(e) && page_count(dmm_page(e)) > 1;
 	}
 	if (!held && !zero)
@@ -287,6 +287,21 @@ void dmm_batch_lower(struct kvm_dmm_batch *batch)
 {
 	trace_kvm_dmm_protect(batch);
 	dmm_lower(batch, true);
+}
+
+/**
+ * dmm_batch_lower_guests - make the entries of a batch read-only for guests
+ * @batch: the batch
+ *
+ * A frame that only the map holds is in no process.  For all others
+ * dmm_batch_lower() is to follow.
+ *
+ * Context: May sleep.
+ */
+void dmm_batch_lower_guests(struct kvm_dmm_batch *batch)
+{
+	trace_kvm_dmm_protect(batch);
+	dmm_invalidate_slots(batch, true);
 }
 
 /* Give an entry back as it was. */
@@ -659,7 +674,7 @@ static unsigned int dmm_drop(struct kvm_dmm_batch *batch, unsigned int i,
 		nr = 1;
 		break;
 	case KVM_DMM_SHARED:
-		dmm_shared_leave(pool, index, dmm_page(e));
+		dmm_shared_leave(batch->region, pool, index, dmm_page(e));
 		break;
 	case KVM_DMM_TOKEN:
 		atomic_long_dec(&pool->nr_tokens);

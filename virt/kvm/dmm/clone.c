@@ -20,7 +20,7 @@
 /* Take the clone's users back, of a region that could not be published. */
 static void dmm_clone_undo(struct kvm_dmm_pool *dst, u64 *table)
 {
-	unsigned int i, nr = 0;
+	unsigned int i;
 
 	for (i = 0; i < KVM_DMM_REGION_PAGES; i++) {
 		if (dmm_kind(table[i]) != KVM_DMM_TOKEN)
@@ -29,34 +29,68 @@ static void dmm_clone_undo(struct kvm_dmm_pool *dst, u64 *table)
 		dmm_free_token(dst, dmm_policy_id(table[i]),
 			       dmm_token(table[i]));
 	}
-	dmm_light_lock(dst);
-	for (i = 0; i < KVM_DMM_REGION_PAGES; i++) {
-		if (dmm_kind(table[i]) != KVM_DMM_SHARED)
-			continue;
-		dmm_light_undo(dmm_page(table[i]));
-		nr++;
-	}
-	dmm_light_unlock(dst);
-	atomic_long_sub(nr, &dst->nr_shared);
+	dmm_light_undo(dst, table);
 }
 
-/* Tokens of the batch that the policies can share. */
-static void dmm_clone_tokens(struct kvm_dmm_batch *batch,
-			     struct kvm_dmm_pool *dst, u64 *table,
-			     unsigned long *rest)
+/*
+ * Own all entries of the region that have anything, in ascending order, and
+ * share the frames that can be shared at once.
+ */
+static void dmm_clone_lock(struct kvm_dmm_batch *batch, unsigned long *done,
+			   u64 *table)
+{
+	unsigned int i;
+
+	for (i = 0; i < KVM_DMM_REGION_PAGES; i++) {
+		i = dmm_light_lock(batch, i, done, table);
+		if (i < KVM_DMM_REGION_PAGES)
+			dmm_batch_lock(batch, batch->base + i);
+	}
+	batch->first = find_first_bit(batch->locked, KVM_DMM_REGION_PAGES);
+	batch->end = bitmap_empty(batch->locked, KVM_DMM_REGION_PAGES) ? 0 :
+		     find_last_bit(batch->locked, KVM_DMM_REGION_PAGES) + 1;
+}
+
+/* Share what is left of the frames, and the tokens; set what cannot be in @rest. */
+static void dmm_clone_rest(struct kvm_dmm_batch *batch,
+			   struct kvm_dmm_pool *dst, unsigned long *done,
+			   u64 *table, unsigned long *rest)
 {
 	unsigned int i;
 	u64 e;
 
-	for_each_set_bit(i, batch->locked, batch->end) {
-		e = dmm_batch_entry(batch, i);
-		if (dmm_kind(e) != KVM_DMM_TOKEN)
+	for_each_set_bit(i, rest, batch->end) {
+		if (!dmm_has_page(dmm_batch_entry(batch, i)))
 			continue;
-		if (dmm_dup_token(batch->pool, e, dst, &table[i]))
-			__set_bit(i, rest);
-		else
-			atomic_long_inc(&dst->nr_tokens);
+		/* Most that is held is mapped by a process. */
+		dmm_batch_lower(batch);
+		dmm_light_add(batch, done, table);
+		bitmap_andnot(rest, rest, done, KVM_DMM_REGION_PAGES);
+		break;
 	}
+	for_each_set_bit(i, rest, batch->end) {
+		e = dmm_batch_entry(batch, i);
+		if (dmm_kind(e) == KVM_DMM_TOKEN &&
+		    !dmm_dup_token(batch->pool, e, dst, &table[i]))
+			atomic_long_inc(&dst->nr_tokens);
+		else if (dmm_kind(e) != KVM_DMM_ABSENT)
+			continue;
+		__clear_bit(i, rest);
+	}
+}
+
+/* Give the entries back whose frames are shared now. */
+static void dmm_clone_unlock(struct kvm_dmm_batch *batch, unsigned long *done,
+			     const u64 *table)
+{
+	u64 *entry = batch->region->entry;
+	unsigned int i, end = batch->end;
+
+	/* Guests go on reading what was only protected. */
+	for (i = batch->first; i < end; i++)
+		if (test_bit(i, done))
+			dmm_unlock_deviant(&entry[i], table[i] | DMM_CACHED);
+	bitmap_andnot(batch->locked, batch->locked, done, KVM_DMM_REGION_PAGES);
 }
 
 /*
@@ -68,11 +102,11 @@ static void dmm_clone_tokens(struct kvm_dmm_batch *batch,
 static int dmm_clone_region(struct kvm_dmm_pool *src, struct kvm_dmm_pool *dst,
 			    pgoff_t base, unsigned long *rest)
 {
+	DECLARE_BITMAP(done, KVM_DMM_REGION_PAGES) = {};
 	struct kvm_dmm_region *new, *region;
-	unsigned int i, nr = 0, frames = 0;
 	struct kvm_dmm_batch batch;
-	bool tokens = false;
-	u64 e, *table;
+	unsigned int nr;
+	u64 *table;
 
 	new = dmm_region_alloc(GFP_KERNEL_ACCOUNT);
 	if (!new)
@@ -80,45 +114,26 @@ static int dmm_clone_region(struct kvm_dmm_pool *src, struct kvm_dmm_pool *dst,
 	table = new->entry;
 
 	kvm_dmm_batch_start(&batch, src, base);
-	for (i = 0; i < KVM_DMM_REGION_PAGES; i++)
-		dmm_batch_lock(&batch, base + i);
+	dmm_clone_lock(&batch, done, table);
 	if (!batch.end) {
 		dmm_region_free(new);
 		return 0;
 	}
-	dmm_batch_lower(&batch);
-
-	dmm_light_lock(src);
-	for_each_set_bit(i, batch.locked, batch.end) {
-		e = dmm_batch_entry(&batch, i);
-		if (dmm_has_page(e)) {
-			if (!dmm_light_add(src, e)) {
-				__set_bit(i, rest);
-				continue;
-			}
-			nr++;
-			frames += dmm_kind(e) == KVM_DMM_FRAME;
-			table[i] = dmm_mk_shared(dmm_pfn(e));
-		} else if (dmm_kind(e) == KVM_DMM_TOKEN) {
-			tokens = true;
-		}
-	}
-	dmm_light_unlock(src);
-	atomic_long_add(frames, &src->nr_shared);
-	atomic_long_add(nr, &dst->nr_shared);
-	if (tokens)
-		dmm_clone_tokens(&batch, dst, table, rest);
+	dmm_batch_lower_guests(&batch);
+	if (bitmap_andnot(rest, batch.locked, done, KVM_DMM_REGION_PAGES))
+		dmm_clone_rest(&batch, dst, done, table, rest);
 
 	/* Before the source lets go: so all users of a frame can be found. */
+	nr = bitmap_weight(done, KVM_DMM_REGION_PAGES);
+	atomic_long_add(nr, &dst->nr_shared);
 	region = dmm_region_publish(dst, base, new, GFP_NOIO | __GFP_ACCOUNT);
-	if (region != new)
-		dmm_clone_undo(dst, table);
-	else
+	if (region == new) {
 		this_cpu_add(dst->stats->count[DMM_STAT_clone], nr);
-
-	for_each_set_bit(i, batch.locked, batch.end)
-		if (dmm_has_page(table[i]))
-			dmm_batch_set(&batch, base + i, table[i]);
+	} else {
+		atomic_long_sub(nr, &dst->nr_shared);
+		dmm_clone_undo(dst, table);
+	}
+	dmm_clone_unlock(&batch, done, table);
 	kvm_dmm_batch_end(&batch);
 	if (region == new)
 		return 0;
@@ -145,7 +160,7 @@ struct dmm_clone {
 };
 
 /* Own the entry of the destination, with nothing in it, in no page table. */
-static int dmm_clone_lock(struct dmm_clone *clone)
+static int dmm_clone_own(struct dmm_clone *clone)
 {
 	u64 *entry, e;
 
@@ -177,7 +192,7 @@ static int dmm_clone_shared(struct dmm_clone *clone,
 	struct page *page;
 	int r;
 
-	r = dmm_clone_lock(clone);
+	r = dmm_clone_own(clone);
 	if (r)
 		goto put;
 	page = dmm_shared_join(shared, clone->dst, clone->to, true);
@@ -210,7 +225,7 @@ static int dmm_clone_copy(struct dmm_clone *clone)
 	if (!copy)
 		goto uncharge;
 	copy_highpage(copy, page);
-	r = dmm_clone_lock(clone);
+	r = dmm_clone_own(clone);
 	if (r)
 		goto free;
 	dmm_frame_own(clone->dst, copy, clone->to);
@@ -230,7 +245,7 @@ put:
 /* A token that the policy has made for the destination. */
 static int dmm_clone_token(struct dmm_clone *clone, u64 e)
 {
-	int r = dmm_clone_lock(clone);
+	int r = dmm_clone_own(clone);
 
 	if (r) {
 		dmm_free_token(clone->dst, dmm_policy_id(e), dmm_token(e));

@@ -248,6 +248,20 @@ static inline bool dmm_trylock(struct kvm_dmm_region *region, u64 *entry,
 }
 
 /**
+ * dmm_unlock_deviant - dmm_unlock() for a value that is not a block's
+ * @entry: an entry whose busy bit the caller owns
+ * @new: its new value, not busy
+ */
+static inline void dmm_unlock_deviant(u64 *entry, u64 new)
+{
+	u64 old = xchg(entry, new);
+
+	WARN_ON_ONCE(!(old & DMM_BUSY));
+	if (unlikely(old & DMM_WAITERS))
+		wake_up_var(entry);
+}
+
+/**
  * dmm_unlock - set an entry, give up its ownership, wake whoever waits
  * @region: the region
  * @entry: an entry whose busy bit the caller owns
@@ -256,15 +270,25 @@ static inline bool dmm_trylock(struct kvm_dmm_region *region, u64 *entry,
 static inline void dmm_unlock(struct kvm_dmm_region *region, u64 *entry,
 			      u64 new)
 {
-	u64 old;
-
 	WARN_ON_ONCE(new & (DMM_BUSY | DMM_WAITERS));
 	if (unlikely(region->block) && dmm_is_block_entry(region, entry, new))
 		atomic_dec(&region->deviants);
-	old = xchg(entry, new);
-	WARN_ON_ONCE(!(old & DMM_BUSY));
-	if (unlikely(old & DMM_WAITERS))
-		wake_up_var(entry);
+	dmm_unlock_deviant(entry, new);
+}
+
+/**
+ * dmm_set_cached - note that page tables may have a shared frame
+ * @entry: the entry
+ * @e: its value, not busy
+ *
+ * Before the frame is given to whoever may map it.  While it is not noted, the
+ * entry may change without a look at the page tables.
+ *
+ * Return: False if the entry has changed.
+ */
+static inline bool dmm_set_cached(u64 *entry, u64 e)
+{
+	return cmpxchg64(entry, e, e | DMM_CACHED) == e;
 }
 
 /* What the map has at a place of the batch, as its owner sees it. */
@@ -291,6 +315,7 @@ void kvm_dmm_map_exit(void);
 
 /* frame.c: pages, from allocation to release */
 struct page *dmm_frame_alloc(bool zero);
+struct page *dmm_frame_try_alloc(void);
 unsigned int dmm_frame_alloc_bulk(struct page **pages, unsigned int nr);
 int kvm_dmm_frame_init(void);
 void kvm_dmm_frame_exit(void);
@@ -317,6 +342,7 @@ void dmm_batch_hold(struct kvm_dmm_batch *batch, struct kvm_dmm_pool *pool,
 		    struct kvm_dmm_region *region, pgoff_t index);
 void dmm_batch_unmap(struct kvm_dmm_batch *batch);
 void dmm_batch_lower(struct kvm_dmm_batch *batch);
+void dmm_batch_lower_guests(struct kvm_dmm_batch *batch);
 void dmm_batch_set(struct kvm_dmm_batch *batch, pgoff_t index, u64 new);
 void dmm_drop_range(struct kvm_dmm_pool *pool, pgoff_t first, pgoff_t last);
 
@@ -343,6 +369,7 @@ int dmm_populate(struct kvm_dmm_pool *pool, pgoff_t first, pgoff_t last);
 bool dmm_around_room(struct kvm_dmm_pool *pool, unsigned long nr);
 bool dmm_filled_around(struct kvm_dmm_pool *pool, pgoff_t index, pgoff_t *first,
 		       pgoff_t *last);
+void dmm_filled_single(struct kvm_dmm_pool *pool, pgoff_t index);
 void dmm_fill_around(struct kvm_dmm_pool *pool, struct kvm_dmm_region *region,
 		     const struct kvm_dmm_around *around);
 
@@ -380,14 +407,15 @@ struct page *dmm_shared_join(struct kvm_dmm_shared *shared,
 int dmm_shared_matches(struct kvm_dmm_shared *shared, struct page *page);
 bool dmm_shared_take_over(struct kvm_dmm_pool *pool, struct page *page);
 bool dmm_shared_makes_room(struct kvm_dmm_pool *pool, struct page *page);
-void dmm_shared_leave(struct kvm_dmm_pool *pool, pgoff_t index,
-		      struct page *page);
+void dmm_shared_leave(struct kvm_dmm_region *region, struct kvm_dmm_pool *pool,
+		      pgoff_t index, struct page *page);
 const char *dmm_shared_check(struct kvm_dmm_pool *pool, pgoff_t index,
 			     struct page *page, bool *charged, bool *pending);
-void dmm_light_lock(struct kvm_dmm_pool *pool);
-void dmm_light_unlock(struct kvm_dmm_pool *pool);
-bool dmm_light_add(struct kvm_dmm_pool *pool, u64 e);
-void dmm_light_undo(struct page *page);
+unsigned int dmm_light_lock(struct kvm_dmm_batch *batch, unsigned int first,
+			    unsigned long *done, u64 *table);
+void dmm_light_add(struct kvm_dmm_batch *batch, unsigned long *done,
+		   u64 *table);
+void dmm_light_undo(struct kvm_dmm_pool *pool, u64 *table);
 bool dmm_family_join(struct kvm_dmm_pool *pool, struct kvm_dmm_pool *clone);
 void dmm_family_leave(struct kvm_dmm_pool *pool);
 int dmm_unshare(struct kvm_dmm_pool *pool, bool foreign);

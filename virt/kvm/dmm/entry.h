@@ -16,7 +16,7 @@
 #define DMM_WAITERS	BIT_ULL(1)	/* somebody sleeps until BUSY is gone */
 #define DMM_KIND	GENMASK_ULL(3, 2)
 #define DMM_WP		BIT_ULL(4)	/* frame: page tables allow no write */
-#define DMM_CACHED	BIT_ULL(5)	/* absent: a zero page may be mapped */
+#define DMM_CACHED	BIT_ULL(5)	/* absent, shared: may be in page tables */
 #define DMM_KEPT	BIT_ULL(6)	/* frame: page_private() is a token */
 #define DMM_POLICY	GENMASK_ULL(11, 8)
 #define DMM_PAYLOAD	GENMASK_ULL(63, 12)
@@ -65,6 +65,12 @@ static inline u64 dmm_mk_token(unsigned int policy, u64 token)
 	       (u64)policy << DMM_POLICY_SHIFT | token << DMM_PAYLOAD_SHIFT;
 }
 
+/* Does an entry have this shared frame? */
+static inline bool dmm_shares(u64 e, unsigned long pfn)
+{
+	return (e & (DMM_KIND | DMM_PAYLOAD)) == dmm_mk_shared(pfn);
+}
+
 static inline unsigned long dmm_pfn(u64 e)
 {
 	return e >> DMM_PAYLOAD_SHIFT;
@@ -94,7 +100,7 @@ static inline bool dmm_writable(u64 e)
 /* Could a page table, of whomever, have a translation for this entry? */
 static inline bool dmm_mappable(u64 e)
 {
-	return dmm_has_page(e) || (e & DMM_CACHED);
+	return dmm_kind(e) == KVM_DMM_FRAME || (e & DMM_CACHED);
 }
 
 /* May a page table map @pfn, if @write for writing?  @zero is the page of zeros. */
@@ -103,9 +109,9 @@ static inline bool dmm_may_map(u64 e, unsigned long pfn, bool write,
 {
 	if (write && !dmm_writable(e))
 		return false;
-	if (dmm_kind(e) == KVM_DMM_ABSENT)
-		return (e & DMM_CACHED) && pfn == zero;
-	return dmm_has_page(e) && pfn == dmm_pfn(e);
+	if (!dmm_mappable(e))
+		return false;
+	return pfn == (dmm_has_page(e) ? dmm_pfn(e) : zero);
 }
 
 /* Is the content of an entry one that there can be? */
@@ -123,6 +129,7 @@ static inline bool dmm_sane(u64 e)
 			allowed |= DMM_KEPT | DMM_POLICY;
 		break;
 	case KVM_DMM_SHARED:
+		allowed |= DMM_CACHED;
 		break;
 	case KVM_DMM_TOKEN:
 		allowed |= DMM_POLICY;

@@ -203,7 +203,33 @@ static int dmm_fault_unprotect(struct dmm_fault *fault, struct page **pagep)
 	return 0;
 }
 
-/* Shared frame that is written. */
+/* A page for the copy of a shared frame, if it takes no effort. */
+static struct page *dmm_cow_alloc(struct dmm_fault *fault)
+{
+	struct page *page;
+
+	if (dmm_charge(fault->pool, 1, DMM_SPARE, NULL, 0))
+		return NULL;
+	page = dmm_frame_try_alloc();
+	if (!page)
+		dmm_uncharge(fault->pool, 1);
+	return page;
+}
+
+/*
+ * Shared frame that is written.
+ *
+ * A frame that was never read at this offset since it is shared is in no page
+ * table, and there is nothing to unmap:
+ *
+ *	read					write
+ *	----					-----
+ *	a. set DMM_CACHED, if not busy		1. set busy bit, if not DMM_CACHED
+ *	b. take reference			2. new entry
+ *	c. install translation
+ *
+ * One of a and 1 fails, and is tried again with what the other left.
+ */
 static int dmm_fault_cow(struct dmm_fault *fault, struct page **pagep)
 {
 	struct page *shared = dmm_page(fault->e);
@@ -221,24 +247,29 @@ static int dmm_fault_cow(struct dmm_fault *fault, struct page **pagep)
 		*pagep = shared;
 		return 0;
 	}
-	/* What leaving gives back is what the copy takes. */
-	if (dmm_shared_makes_room(fault->pool, shared))
-		flags = DMM_FORCE;
-	dmm_unlock(fault->region, fault->entry, fault->e);
+	page = dmm_cow_alloc(fault);
+	if (!page) {
+		/* What leaving gives back is what the copy takes. */
+		if (dmm_shared_makes_room(fault->pool, shared))
+			flags = DMM_FORCE;
+		dmm_unlock(fault->region, fault->entry, fault->e);
 
-	page = dmm_fault_alloc(fault, false, flags);
-	if (IS_ERR(page))
-		return PTR_ERR(page);
-	r = dmm_fault_lock(fault);
-	if (r) {
-		dmm_fault_free(fault, page);
-		return r;
+		page = dmm_fault_alloc(fault, false, flags);
+		if (IS_ERR(page))
+			return PTR_ERR(page);
+		r = dmm_fault_lock(fault);
+		if (r) {
+			dmm_fault_free(fault, page);
+			return r;
+		}
 	}
 	copy_highpage(page, shared);
-	dmm_fault_unmap(fault);
-	dmm_shared_leave(fault->pool, fault->index, shared);
+	if (fault->e & DMM_CACHED)
+		dmm_fault_unmap(fault);
+	dmm_shared_leave(fault->region, fault->pool, fault->index, shared);
 	dmm_count(fault->pool, DMM_STAT_cow);
 	trace_kvm_dmm_cow(fault->pool, fault->index, page_to_pfn(page));
+	dmm_filled_single(fault->pool, fault->index);
 	dmm_fault_install(fault, page, dmm_mk_frame(page_to_pfn(page)));
 	*pagep = page;
 	return 0;
@@ -266,7 +297,7 @@ static bool dmm_fault_join(struct dmm_fault *fault,
 	/* The entry is a user, so the page stays. */
 	get_page(page);
 	dmm_unlock(fault->region, fault->entry,
-		   dmm_mk_shared(page_to_pfn(page)));
+		   dmm_mk_shared(page_to_pfn(page)) | DMM_CACHED);
 	*pagep = page;
 	return true;
 }
@@ -321,7 +352,7 @@ static bool dmm_fault_share(struct dmm_fault *fault, struct page *page,
 	atomic_long_dec(&pool->nr_tokens);
 	get_page(page);
 	dmm_unlock(fault->region, fault->entry,
-		   dmm_mk_shared(page_to_pfn(page)));
+		   dmm_mk_shared(page_to_pfn(page)) | DMM_CACHED);
 	*pagep = page;
 	return true;
 }
@@ -411,6 +442,20 @@ static bool dmm_fault_get(struct dmm_fault *fault, struct page **pagep)
 	return true;
 }
 
+/*
+ * Shared frame that is read.  That page tables may have it is noted before they
+ * can.
+ */
+static int dmm_fault_shared(struct dmm_fault *fault, struct page **pagep)
+{
+	if (!(fault->e & DMM_CACHED)) {
+		if (!dmm_set_cached(fault->entry, fault->e))
+			return -EAGAIN;
+		fault->e |= DMM_CACHED;
+	}
+	return dmm_fault_get(fault, pagep) ? 0 : -EAGAIN;
+}
+
 /* One try.  -EAGAIN: the entry has changed, or is busy without being waited for. */
 static int dmm_resolve_once(struct dmm_fault *fault, struct page **page)
 {
@@ -438,7 +483,7 @@ static int dmm_resolve_once(struct dmm_fault *fault, struct page **page)
 		return dmm_fault_unprotect(fault, page);
 	case KVM_DMM_SHARED:
 		if (!write)
-			return dmm_fault_get(fault, page) ? 0 : -EAGAIN;
+			return dmm_fault_shared(fault, page);
 		if (fault->flags & DMM_ATOMIC)
 			return -EFAULT;
 		return dmm_fault_cow(fault, page);

@@ -82,6 +82,24 @@ struct page *dmm_frame_alloc(bool zero)
 }
 
 /**
+ * dmm_frame_try_alloc - allocate a page that can be had without effort
+ *
+ * As dmm_frame_alloc() without zeroing.
+ *
+ * Context: Does not sleep.
+ * Return: The page, or NULL.
+ */
+struct page *dmm_frame_try_alloc(void)
+{
+	struct page *page = NULL;
+
+	if (!memcg_kmem_online() && want_init_on_alloc(DMM_GFP))
+		page = dmm_stock_get();
+	return page ?: alloc_page(GFP_NOWAIT | __GFP_HIGHMEM | __GFP_ACCOUNT |
+				  __GFP_NOWARN);
+}
+
+/**
  * dmm_frame_alloc_bulk - allocate zeroed pages that can be had without effort
  * @pages: out: the pages
  * @nr: how many are wanted

@@ -539,7 +539,9 @@ struct kvm_dmm_shared *kvm_dmm_batch_handle(struct kvm_dmm_batch *batch,
 	page_ref_unfreeze(page, 1);
 	dmm_frame_disown(page);
 	dmm_shared_start(shared, page, user);
-	dmm_batch_set(batch, index, dmm_mk_shared(page_to_pfn(page)));
+	/* What was only protected is still read. */
+	dmm_batch_set(batch, index, dmm_mk_shared(page_to_pfn(page)) |
+				    (batch->taken ? 0 : DMM_CACHED));
 	return shared;
 }
 EXPORT_SYMBOL_GPL(kvm_dmm_batch_handle);
@@ -624,10 +626,9 @@ bool dmm_shared_take_over(struct kvm_dmm_pool *pool, struct page *page)
 	return true;
 }
 
-/* The entry at @index is busy and no user of what it has any more. */
-static void dmm_clear_entry(struct kvm_dmm_pool *pool, pgoff_t index)
+/* The entry is busy and no user of what it has any more. */
+static void dmm_clear_entry(u64 *entry)
 {
-	u64 *entry = dmm_entry(dmm_region(pool, index), index);
 	u64 e = READ_ONCE(*entry);
 
 	/* Waiters may set their bit meanwhile. */
@@ -650,7 +651,7 @@ static struct kvm_dmm_pool *dmm_find_kin(struct dmm_family *family,
 		if (!region)
 			continue;
 		e = READ_ONCE(*dmm_entry(region, index));
-		if (dmm_kind(e) == KVM_DMM_SHARED && dmm_page(e) == page)
+		if (dmm_shares(e, page_to_pfn(page)))
 			return kin;
 	}
 	return NULL;
@@ -705,20 +706,21 @@ bool dmm_shared_makes_room(struct kvm_dmm_pool *pool, struct page *page)
 
 /**
  * dmm_shared_leave - one user less
+ * @region: the region of @index
  * @pool: the pool
  * @index: page offset of a busy entry that no page table has any more; it gets
  *	a new value afterwards
  * @page: its shared frame; freed with its last user
  */
-void dmm_shared_leave(struct kvm_dmm_pool *pool, pgoff_t index,
-		      struct page *page)
+void dmm_shared_leave(struct kvm_dmm_region *region, struct kvm_dmm_pool *pool,
+		      pgoff_t index, struct page *page)
 {
 	struct kvm_dmm_shared *shared = dmm_shared_lock(pool, page);
 	struct kvm_dmm_pool *heir = NULL;
 	struct dmm_user *user = NULL;
 	bool last, charged;
 
-	dmm_clear_entry(pool, index);
+	dmm_clear_entry(dmm_entry(region, index));
 	if (shared) {
 		user = dmm_user_find(shared, pool, index);
 		if (user)
@@ -770,12 +772,14 @@ static bool dmm_place_trylock(struct kvm_dmm_pool *pool, pgoff_t index,
 			      struct page *page)
 {
 	struct kvm_dmm_region *region = dmm_region(pool, index);
-	u64 *entry, e = dmm_mk_shared(page_to_pfn(page));
+	u64 *entry, e;
 
 	if (!region)
 		return false;
 	entry = dmm_entry(region, index);
-	return READ_ONCE(*entry) == e && dmm_trylock(region, entry, e);
+	e = READ_ONCE(*entry);
+	return !(e & DMM_BUSY) && dmm_shares(e, page_to_pfn(page)) &&
+	       dmm_trylock(region, entry, e);
 }
 
 /*
@@ -832,7 +836,7 @@ static void dmm_place_token(struct kvm_dmm_pool *pool, pgoff_t index,
 
 	dmm_batch_hold(&batch, pool, region, index);
 	dmm_batch_unmap(&batch);
-	dmm_shared_leave(pool, index, page);
+	dmm_shared_leave(region, pool, index, page);
 	atomic_long_inc(&pool->nr_tokens);
 	dmm_count(pool, DMM_STAT_token);
 	dmm_batch_set(&batch, index, e);
@@ -904,10 +908,12 @@ int kvm_dmm_batch_token_shared(struct kvm_dmm_batch *batch,
 
 		if (dmm_dup_token(pool, new, places[k].pool, &dup)) {
 			struct kvm_dmm_region *region;
+			u64 *entry;
 
 			region = dmm_region(places[k].pool, places[k].index);
-			dmm_unlock(region, dmm_entry(region, places[k].index),
-				   e);
+			entry = dmm_entry(region, places[k].index);
+			dmm_unlock(region, entry,
+				   dmm_content(READ_ONCE(*entry)));
 			done = 0;
 		} else {
 			dmm_place_token(places[k].pool, places[k].index, page,
@@ -1009,63 +1015,151 @@ int kvm_dmm_unshare(struct kvm_dmm_pool *pool)
 }
 EXPORT_SYMBOL_GPL(kvm_dmm_unshare);
 
-/**
- * dmm_light_lock - lock the frames that clones share
- * @pool: a member of the family
- */
-void dmm_light_lock(struct kvm_dmm_pool *pool)
-	__acquires(&pool->family->lock)
+/* A frame that becomes a shared one, with a clone for its second user. */
+static __always_inline void dmm_light_start(struct page *page,
+					    unsigned long private)
 {
-	spin_lock(&pool->family->lock);
+	page->mapping = NULL;
+	page->index = 2;
+	page->private = private;
 }
 
-/**
- * dmm_light_unlock - the opposite
- * @pool: a member of the family
+/*
+ * A clone at the same offset uses what a busy entry has.  Not if somebody holds
+ * the frame, a process that has it mapped, for example, if a policy keeps a
+ * copy, or if others than clones share it.
  */
-void dmm_light_unlock(struct kvm_dmm_pool *pool)
-	__releases(&pool->family->lock)
-{
-	spin_unlock(&pool->family->lock);
-}
-
-/**
- * dmm_light_add - a clone at the same offset uses what an entry has
- * @pool: the pool that is cloned; its family is locked
- * @e: its entry, busy, write-protected in all page tables and mapped by no
- *	process
- *
- * Return: False if the frame cannot be shared in this way.
- */
-bool dmm_light_add(struct kvm_dmm_pool *pool, u64 e)
+static bool dmm_light_use(struct kvm_dmm_pool *pool, u64 e)
 {
 	struct page *page = dmm_page(e);
 
 	lockdep_assert_held(&pool->family->lock);
-	if (dmm_kind(e) == KVM_DMM_SHARED) {
+	switch (dmm_kind(e)) {
+	case KVM_DMM_FRAME:
+		if (e & DMM_KEPT || page_ref_count(page) != 1)
+			return false;
+		dmm_light_start(page, (unsigned long)pool | DMM_LIGHT);
+		atomic_long_inc(&pool->nr_shared);
+		return true;
+	case KVM_DMM_SHARED:
 		if (!(page->private & DMM_LIGHT) ||
 		    page->index >= DMM_MAX_USERS)
 			return false;
 		page->index++;
 		return true;
-	}
-	/* Whoever uses it holds a reference since before the entry was busy. */
-	if (dmm_kind(e) != KVM_DMM_FRAME || e & DMM_KEPT ||
-	    page_count(page) != 1)
+	default:
 		return false;
-	page->mapping = NULL;
-	page->index = 2;
-	page->private = (unsigned long)pool | DMM_LIGHT;
-	return true;
+	}
 }
 
 /**
- * dmm_light_undo - a user that dmm_light_add() has added did not come
- * @page: the frame; the family is locked
+ * dmm_light_lock - own entries of a region, for a clone at the same offsets
+ * @batch: of the pool that is cloned
+ * @first: where in the region to start
+ * @done: in, out: places whose frame the clone uses, too; none yet from @first on
+ * @table: out: entries of the clone
+ *
+ * One loop for what would be three, since this is most of what cloning costs:
+ * own the entry, as dmm_trylock() without the count of deviants; see that nobody
+ * holds the frame, who would have a reference since the entry was not busy; and
+ * count the users.  What guests have mapped is to be write-protected before an
+ * entry is given back.
+ *
+ * Context: Does not sleep.
+ * Return: The place of an entry that is busy, for the caller to wait for, and
+ *	to go on after it; or KVM_DMM_REGION_PAGES.
  */
-void dmm_light_undo(struct page *page)
+unsigned int dmm_light_lock(struct kvm_dmm_batch *batch, unsigned int first,
+			    unsigned long *done, u64 *table)
 {
-	page->index--;
+	struct kvm_dmm_pool *pool = batch->pool;
+	const unsigned long private = (unsigned long)pool | DMM_LIGHT;
+	struct kvm_dmm_region *region = batch->region;
+	unsigned int i, k, nr = 0, deviants = 0;
+	u64 *entry = region->entry, e;
+
+	spin_lock(&pool->family->lock);
+	for (i = first; i < KVM_DMM_REGION_PAGES; i++) {
+		e = READ_ONCE(entry[i]);
+		/* Nearly all are frames with nothing special. */
+		if (likely((e & ~DMM_PAYLOAD) ==
+			   dmm_kind_bits(KVM_DMM_FRAME))) {
+			if (!try_cmpxchg64(&entry[i], &e, e | DMM_BUSY))
+				break;
+			if (likely(page_ref_count(dmm_page(e)) == 1)) {
+				dmm_light_start(dmm_page(e), private);
+				__set_bit(i, done);
+				table[i] = dmm_mk_shared(dmm_pfn(e));
+				continue;
+			}
+		} else if (!e) {
+			continue;
+		} else if (e & DMM_BUSY ||
+			   !try_cmpxchg64(&entry[i], &e, e | DMM_BUSY)) {
+			break;
+		} else if (dmm_light_use(pool, e)) {
+			__set_bit(i, done);
+			table[i] = dmm_mk_shared(dmm_pfn(e));
+			nr++;
+		}
+		__set_bit(i, batch->locked);
+	}
+	spin_unlock(&pool->family->lock);
+	bitmap_or(batch->locked, batch->locked, done, KVM_DMM_REGION_PAGES);
+	/* dmm_light_use() has counted itself. */
+	atomic_long_add(bitmap_weight(done, i) - bitmap_weight(done, first) - nr,
+			&pool->nr_shared);
+	/* With an entry busy, nobody sets the block. */
+	if (bitmap_empty(batch->locked, i) || !region->block)
+		return i;
+	e = dmm_mk_frame(region->block + first) | DMM_BUSY;
+	for (k = first; k < i; k++, e += dmm_mk_frame(1) - dmm_mk_frame(0))
+		if (test_bit(k, batch->locked))
+			deviants += (READ_ONCE(entry[k]) & ~DMM_WAITERS) == e;
+	atomic_add(deviants, &region->deviants);
+	return i;
+}
+
+/**
+ * dmm_light_add - try again, with what a process had mapped
+ * @batch: entries of the pool that is cloned
+ * @done: in, out: as for dmm_light_lock()
+ * @table: out: entries of the clone
+ */
+void dmm_light_add(struct kvm_dmm_batch *batch, unsigned long *done,
+		   u64 *table)
+{
+	struct kvm_dmm_pool *pool = batch->pool;
+	unsigned int i;
+	u64 e;
+
+	spin_lock(&pool->family->lock);
+	for (i = batch->first; i < batch->end; i++) {
+		if (!test_bit(i, batch->locked) || test_bit(i, done))
+			continue;
+		e = dmm_batch_entry(batch, i);
+		if (!dmm_light_use(pool, e))
+			continue;
+		__set_bit(i, done);
+		table[i] = dmm_mk_shared(dmm_pfn(e));
+	}
+	spin_unlock(&pool->family->lock);
+}
+
+/**
+ * dmm_light_undo - users that dmm_light_add() has added did not come
+ * @pool: a member of the family
+ * @table: entries of the clone
+ */
+void dmm_light_undo(struct kvm_dmm_pool *pool, u64 *table)
+{
+	unsigned int i;
+
+	spin_lock(&pool->family->lock);
+	for (i = 0; i < KVM_DMM_REGION_PAGES; i++)
+		if (dmm_kind(table[i]) == KVM_DMM_SHARED)
+			dmm_page(table[i])->index--;
+	spin_unlock(&pool->family->lock);
 }
 
 #ifdef CONFIG_DEBUG_FS
@@ -1085,7 +1179,7 @@ static unsigned long dmm_count_kin(struct dmm_family *family,
 		if (!region)
 			continue;
 		e = READ_ONCE(*dmm_entry(region, index));
-		if (dmm_kind(e) == KVM_DMM_SHARED && dmm_page(e) == page &&
+		if (dmm_shares(e, page_to_pfn(page)) &&
 		    !(shared && dmm_user_find(shared, kin, index)))
 			n++;
 	}
@@ -1096,7 +1190,7 @@ static unsigned long dmm_count_kin(struct dmm_family *family,
 static const char *dmm_check_users(struct kvm_dmm_shared *shared,
 				   struct kvm_dmm_pool *pool, bool *pending)
 {
-	u64 mine = dmm_mk_shared(page_to_pfn(shared->page));
+	unsigned long pfn = page_to_pfn(shared->page);
 	struct kvm_dmm_region *region;
 	unsigned long kin = 0, n = 0;
 	struct rb_node *node;
@@ -1108,9 +1202,8 @@ static const char *dmm_check_users(struct kvm_dmm_shared *shared,
 		if (user->pool != pool)
 			continue;
 		region = dmm_region(pool, user->index);
-		if (!region || dmm_content(READ_ONCE(*dmm_entry(region,
-								user->index))) !=
-			       mine)
+		if (!region ||
+		    !dmm_shares(READ_ONCE(*dmm_entry(region, user->index)), pfn))
 			return "has a user that does not use it";
 	}
 	if (n + shared->nr_kin != shared->nr)
@@ -1181,9 +1274,9 @@ const char *dmm_shared_check(struct kvm_dmm_pool *pool, pgoff_t index,
 
 			region = dmm_region(pool, shared->index);
 			if (region &&
-			    dmm_content(READ_ONCE(*dmm_entry(region,
-							     shared->index))) ==
-			    dmm_mk_shared(page_to_pfn(page)))
+			    dmm_shares(READ_ONCE(*dmm_entry(region,
+							    shared->index)),
+				       page_to_pfn(page)))
 				*charged = false;
 		}
 	} else if (!shared->nr_kin || shared->family != pool->family ||

@@ -11,8 +11,33 @@
 #include "tdp_mmu.h"
 
 /*
- * Clear the permission in one root, and what would let the lockless fast path
- * give it back.  2 MiB mappings that overlap lose it for all of their pages.
+ * Clear the permission in one SPTE, and what would let the lockless fast path
+ * give it back.  Only that and the CPU change an SPTE meanwhile.
+ */
+static __always_inline bool dmm_protect_spte(u64 *sptep, u64 mask)
+{
+	u64 spte = READ_ONCE(*sptep);
+
+	if (!is_shadow_present_pte(spte) || !(spte & mask))
+		return false;
+	atomic64_and(~mask, (atomic64_t *)sptep);
+	return true;
+}
+
+/* The same for what one table of the TDP MMU maps of [start, end). */
+static bool dmm_protect_table(u64 *table, gfn_t start, gfn_t end, u64 mask)
+{
+	u64 *sptep = table + (start & (SPTE_ENT_PER_PAGE - 1));
+	bool flush = false;
+
+	for (; start < end; start++, sptep++)
+		flush |= dmm_protect_spte(sptep, mask);
+	return flush;
+}
+
+/*
+ * One root.  2 MiB mappings that overlap lose the permission for all of their
+ * pages.
  */
 static bool dmm_protect_root(struct kvm_mmu_page *root,
 			     struct kvm_gfn_range *range)
@@ -22,15 +47,22 @@ static bool dmm_protect_root(struct kvm_mmu_page *root,
 	bool flush = false;
 
 	rcu_read_lock();
-	for_each_tdp_pte_min_level(iter, root, PG_LEVEL_4K, range->start,
+	for_each_tdp_pte_min_level(iter, root, PG_LEVEL_2M, range->start,
 				   range->end) {
-		if (!is_shadow_present_pte(iter.old_spte) ||
-		    !is_last_spte(iter.old_spte, iter.level) ||
-		    !(iter.old_spte & mask))
+		if (!is_shadow_present_pte(iter.old_spte))
 			continue;
-		tdp_mmu_clear_spte_bits(iter.sptep, iter.old_spte, mask,
-					iter.level);
-		flush = true;
+		if (is_last_spte(iter.old_spte, iter.level)) {
+			flush |= dmm_protect_spte(rcu_dereference(iter.sptep), mask);
+		} else if (iter.level == PG_LEVEL_2M) {
+			tdp_ptep_t pt = spte_to_child_pt(iter.old_spte,
+							 iter.level);
+
+			flush |= dmm_protect_table(rcu_dereference(pt),
+						   max(range->start, iter.gfn),
+						   min(range->end, iter.gfn +
+						       SPTE_ENT_PER_PAGE),
+						   mask);
+		}
 	}
 	rcu_read_unlock();
 	return flush;

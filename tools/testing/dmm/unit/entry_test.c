@@ -117,8 +117,15 @@ UNIT_TEST(entry_shared_frame)
 			EXPECT_EQ(dmm_kind(e), KVM_DMM_SHARED);
 			EXPECT_EQ(dmm_pfn(e), payloads[i]);
 			EXPECT(dmm_has_page(e));
-			EXPECT(dmm_mappable(e));
+			EXPECT(!dmm_mappable(e));
+			EXPECT(dmm_mappable(e | DMM_CACHED));
 			EXPECT(!dmm_writable(e));
+			EXPECT(!dmm_writable(e | DMM_CACHED));
+			EXPECT(dmm_shares(e, payloads[i]));
+			EXPECT(dmm_shares(e | DMM_CACHED, payloads[i]));
+			EXPECT(!dmm_shares(e, payloads[i] ^ 1));
+			EXPECT(!dmm_shares(dmm_mk_frame(payloads[i]),
+					   payloads[i]));
 		}
 	}
 }
@@ -179,7 +186,7 @@ UNIT_TEST(entry_content_ignores_owner)
 	}
 }
 
-/* The invariant: writable implies an exclusive page, a page implies mappable. */
+/* The invariant: writable implies an exclusive page, that implies mappable. */
 UNIT_TEST(entry_permissions_nest)
 {
 	int n;
@@ -191,7 +198,7 @@ UNIT_TEST(entry_permissions_nest)
 			EXPECT_EQ(dmm_kind(e), KVM_DMM_FRAME);
 			EXPECT(dmm_has_page(e));
 		}
-		if (dmm_has_page(e))
+		if (dmm_kind(e) == KVM_DMM_FRAME || (e & DMM_CACHED))
 			EXPECT(dmm_mappable(e));
 	}
 }
@@ -219,7 +226,8 @@ UNIT_TEST(entry_may_map)
 		{ 0x123004, true, true, false },
 		{ 0x123014, true, false, false },	/* WP */
 		{ 0x123354, true, false, false },	/* kept */
-		{ 0x123008, true, false, false },	/* shared */
+		{ 0x123008, false, false, false },	/* shared, never read */
+		{ 0x123028, true, false, false },	/* shared */
 		{ 0x12300c, false, false, false },	/* token */
 	};
 	const unsigned long pfn = 0x123, zero = 0x77;
@@ -256,7 +264,7 @@ UNIT_TEST(entry_sane)
 		0x123044,			/* kept and not WP */
 		0x123104, 0x123114,		/* of a policy and not kept */
 		0x123084,
-		0x123018, 0x123028, 0x123048, 0x123108, 0x123088, /* shared */
+		0x123018, 0x123038, 0x123048, 0x123108, 0x123088, /* shared */
 		0x12301c, 0x12302c, 0x12304c, 0x12308c,		/* token */
 	};
 	size_t i;
@@ -270,6 +278,7 @@ UNIT_TEST(entry_sane)
 		EXPECT(dmm_sane(dmm_mk_frame(payloads[i]) | DMM_WP));
 		EXPECT(dmm_sane(dmm_mk_kept(payloads[i], 15)));
 		EXPECT(dmm_sane(dmm_mk_shared(payloads[i])));
+		EXPECT(dmm_sane(dmm_mk_shared(payloads[i]) | DMM_CACHED));
 		EXPECT(dmm_sane(dmm_mk_token(15, payloads[i])));
 	}
 }
