@@ -115,7 +115,7 @@ with_libs() {
 rootfs_kit() {
 	local key tree=$hostdir/kit rom
 	kit_cpio=$hostdir/kit.cpio
-	key=$(sha256sum "$DMM/rootfs.sh" "$DMM/guestmem.c" "$DMM/guest" "$DMM"/guest-* \
+	key=$(sha256sum "$DMM/rootfs.sh" "$DMM/guestmem.c" "$DMM/equalpages.c" "$DMM/guest" "$DMM"/guest-* \
 		"$TOP"/tools/kvm/dmm/*.c \
 		"$(command -v qemu-system-x86_64)" "$IMAGE/boot/vmlinuz-$KREL")
 	exec 7>"$hostdir/lock"
@@ -132,7 +132,8 @@ rootfs_kit() {
 		mkdir -p "$tree/kit" "$tree/bin" "$tree/usr/share/qemu" "$tree/usr/share/seabios"
 		pack "$hostdir/guest" | gzip -1 >"$tree/kit/initrd"
 		cp "$IMAGE/boot/vmlinuz-$KREL" "$tree/kit/vmlinuz"
-		install -m 755 "$DMM/guest" "$DMM"/guest-{lib,restore,fork,swapdev} "$tree/bin/"
+		install -m 755 "$DMM/guest" "$DMM"/guest-{lib,restore,fork,swapdev,share} "$tree/bin/"
+		build_static "$DMM/equalpages.c" "$tree/bin/equalpages"
 		make -s -C "$TOP/tools/kvm/dmm" O="$hostdir/"
 		with_libs "$tree" "$hostdir/dmm-fork" /bin/dmm-fork
 		with_libs "$tree" /usr/bin/cp	# busybox's knows no holes
