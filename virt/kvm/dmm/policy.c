@@ -335,9 +335,18 @@ static int dmm_give_back(struct kvm_dmm_pool *pool,
 			/* Writing takes the content over, token and all. */
 			r = dmm_resolve(pool, index, DMM_WRITE | DMM_INTR,
 					&page, NULL);
-			/* The file was made smaller, its tokens with it. */
-			if (r == -EFAULT && index >= dmm_pages(pool))
+			/*
+			 * The file is being made smaller.  Whoever does that
+			 * gives the tokens to the policy, which must not go
+			 * before they are.
+			 */
+			if (r == -EFAULT && index >= dmm_pages(pool)) {
+				schedule_timeout_interruptible(1);
+				if (signal_pending(current))
+					return -EINTR;
+				n--;
 				continue;
+			}
 			if (r)
 				return r == -ENOMEM ? -EBUSY : r;
 			put_page(page);

@@ -277,6 +277,37 @@ DMM_TEST(token, reclaim_under_host_load)
 	EXPECT_EQ(256 * 40, self->guest->cpu[0].cmd->result);
 }
 
+static void *shrink_main(void *arg)
+{
+	const struct dmm_mem *mem = arg;
+
+	return (void *)(long)ftruncate(mem->fd, 0);
+}
+
+/* Tokens beyond the end go back to their policy before it goes. */
+DMM_TEST(token, detach_while_file_shrinks)
+{
+	struct dmm_mem mem = dmm_mem_create_exact(8 * SIZE);
+	pthread_t thread;
+	void *failed;
+	int i;
+
+	for (i = 0; i < 10; i++) {
+		ASSERT_EQ(0, dmm_pool_set(mem.ino, "policies", "+test-token"));
+		dmm_fill(mem.hva, 0, 8 * PAGES, 1);
+		ASSERT_EQ(0, dmm_pool_set_bytes(mem.ino, "reclaim", 8 * SIZE));
+		ASSERT_EQ(0, pthread_create(&thread, NULL, shrink_main, &mem));
+		/* Somewhere in between. */
+		usleep(500 * i);
+		EXPECT_EQ(0, dmm_pool_set(mem.ino, "policies", "-test-token"));
+		pthread_join(thread, &failed);
+		EXPECT_EQ(NULL, failed);
+		EXPECT_EQ(0, dmm_pool_get(mem.ino, "swapped_bytes"));
+		ASSERT_EQ(0, ftruncate(mem.fd, 8 * SIZE));
+	}
+	dmm_mem_free(&mem);
+}
+
 /* A page that somebody holds is left alone, and its neighbours aren't. */
 DMM_TEST(token, held_page)
 {
