@@ -31,10 +31,11 @@ full)
 	"$tests" --no-summary --new --kernel local --set full
 	"$tests" --no-summary --set full "${args[@]}"
 	debug
-	"$tests" --no-summary --kernel local --set steps
+	"$tests" --no-summary --kernel local --set long
+	"$tests" --no-summary --set long
 	;;
-rest)	# what full has and quick has not, but the steps of the patch series, which
-	# take longer than CI may; added to quick's results
+rest)	# what full has and quick has not, but nothing that takes longer than CI may;
+	# added to quick's results
 	"$tests" --no-summary --kernel local --set full --only-new
 	"$tests" --no-summary --set full --only-new "${args[@]}"
 	debug

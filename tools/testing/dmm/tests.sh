@@ -9,8 +9,8 @@
 usage() {
 	cat <<'U'
 usage: tests.sh [OPTION...] [NAME-PATTERN...]
-  --set quick|full|steps	the lists' rows to run: full adds to quick, steps are
-			those of the patch series only (quick)
+  --set quick|full|long	the lists' rows to run: full adds to quick, long are
+			those only that take longer than CI may (quick)
   --only-new		with --set full: leave the rows of quick out
   --kernel stock|debug|intel|local	where (stock); intel: the stock kernel on a
 			CPU of Intel in Bochs; local: on this machine
@@ -21,7 +21,7 @@ usage: tests.sh [OPTION...] [NAME-PATTERN...]
   --summary		only print what the results so far amount to
 
 Rows of lists/*.list:   SET KERNELS NPT TIMEOUT NAME COMMAND...
-  SET		quick, full or steps
+  SET		quick, full or long
   KERNELS	stock, debug, both, all (both, and local), intel or local
   NPT		1, 0 or any
   TIMEOUT	seconds on the stock kernel; the debug kernel gets four times that
