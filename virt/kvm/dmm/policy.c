@@ -338,7 +338,18 @@ static int dmm_give_back(struct kvm_dmm_pool *pool,
 			/*
 			 * The file is being made smaller.  Whoever does that
 			 * gives the tokens to the policy, which must not go
-			 * before they are.
+			 * before they are:
+			 *
+			 *	shrink			detach
+			 *	------			------
+			 *	1. size
+			 *				a. find a token
+			 *	2. own it, give it back
+			 *				b. the policy goes
+			 *
+			 * Wait for 2 between a and b.  It needs nothing that is
+			 * held here; the inode's lock, which the other has,
+			 * comes before policy_mutex.
 			 */
 			if (r == -EFAULT && index >= dmm_pages(pool)) {
 				schedule_timeout_interruptible(1);

@@ -1147,7 +1147,7 @@ void dmm_light_add(struct kvm_dmm_batch *batch, unsigned long *done,
 }
 
 /**
- * dmm_light_undo - users that dmm_light_add() has added did not come
+ * dmm_light_undo - users that were counted for a clone did not come
  * @pool: a member of the family
  * @table: entries of the clone
  */

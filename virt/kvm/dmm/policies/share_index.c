@@ -95,7 +95,7 @@ static u64 share_mix(u64 hash, u64 word)
 /*
  * Four chains, each of which a word changes for sure, whatever it was before.
  * A collision costs no more than a comparison, so it need not be a hash that
- * nobody can cheat: half of the instructions of xxh64().
+ * nobody can cheat, and takes fewer instructions than xxh64().
  */
 static u64 share_hash_words(const u64 *word, u64 seed)
 {
