@@ -254,11 +254,12 @@ static inline bool dmm_trylock(struct kvm_dmm_region *region, u64 *entry,
  */
 static inline void dmm_unlock_deviant(u64 *entry, u64 new)
 {
-	u64 old = xchg(entry, new);
+	u64 old = xchg(entry, new) & (DMM_BUSY | DMM_WAITERS);
 
+	if (likely(old == DMM_BUSY))
+		return;
 	WARN_ON_ONCE(!(old & DMM_BUSY));
-	if (unlikely(old & DMM_WAITERS))
-		wake_up_var(entry);
+	wake_up_var(entry);
 }
 
 /**

@@ -59,6 +59,12 @@ static inline u64 dmm_mk_shared(unsigned long pfn)
 	return dmm_kind_bits(KVM_DMM_SHARED) | (u64)pfn << DMM_PAYLOAD_SHIFT;
 }
 
+/* The entry of a frame with nothing special, when the frame is shared. */
+static inline u64 dmm_frame_to_shared(u64 e)
+{
+	return e ^ dmm_kind_bits(KVM_DMM_FRAME ^ KVM_DMM_SHARED);
+}
+
 static inline u64 dmm_mk_token(unsigned int policy, u64 token)
 {
 	return dmm_kind_bits(KVM_DMM_TOKEN) |

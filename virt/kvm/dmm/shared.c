@@ -1075,8 +1075,9 @@ unsigned int dmm_light_lock(struct kvm_dmm_batch *batch, unsigned int first,
 	struct kvm_dmm_pool *pool = batch->pool;
 	const unsigned long private = (unsigned long)pool | DMM_LIGHT;
 	struct kvm_dmm_region *region = batch->region;
-	unsigned int i, k, nr = 0, deviants = 0;
+	unsigned int nr = 0, deviants = 0;
 	u64 *entry = region->entry, e;
+	unsigned long i, k;
 
 	spin_lock(&pool->family->lock);
 	for (i = first; i < KVM_DMM_REGION_PAGES; i++) {
@@ -1089,7 +1090,7 @@ unsigned int dmm_light_lock(struct kvm_dmm_batch *batch, unsigned int first,
 			if (likely(page_ref_count(dmm_page(e)) == 1)) {
 				dmm_light_start(dmm_page(e), private);
 				__set_bit(i, done);
-				table[i] = dmm_mk_shared(dmm_pfn(e));
+				table[i] = dmm_frame_to_shared(e);
 				continue;
 			}
 		} else if (!e) {

@@ -28,9 +28,10 @@ static __always_inline bool dmm_protect_spte(u64 *sptep, u64 mask)
 static bool dmm_protect_table(u64 *table, gfn_t start, gfn_t end, u64 mask)
 {
 	u64 *sptep = table + (start & (SPTE_ENT_PER_PAGE - 1));
+	u64 *last = sptep + (end - start);
 	bool flush = false;
 
-	for (; start < end; start++, sptep++)
+	for (; sptep < last; sptep++)
 		flush |= dmm_protect_spte(sptep, mask);
 	return flush;
 }

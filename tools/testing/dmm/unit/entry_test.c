@@ -159,6 +159,8 @@ UNIT_TEST(entry_makers_leave_it_unowned)
 	for (i = 0; i < NR_PAYLOADS; i++) {
 		EXPECT_EQ(dmm_mk_frame(payloads[i]) & (DMM_BUSY | DMM_WAITERS), 0);
 		EXPECT_EQ(dmm_mk_shared(payloads[i]) & (DMM_BUSY | DMM_WAITERS), 0);
+		EXPECT_EQ(dmm_frame_to_shared(dmm_mk_frame(payloads[i])),
+			  dmm_mk_shared(payloads[i]));
 		for (id = 0; id < DMM_MAX_POLICIES; id++) {
 			EXPECT_EQ(dmm_mk_token(id, payloads[i]) &
 				  (DMM_BUSY | DMM_WAITERS), 0);
