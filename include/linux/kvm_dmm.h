@@ -120,15 +120,19 @@ struct kvm_dmm_reclaim {
 
 /**
  * struct kvm_dmm_around - what to fill with a page that is written first
- * @index: page offset of the page; absent
+ * @index: page offset of the page
+ * @copy: the page has a shared frame, and so has what else is meant: it gets
+ *	frames of its own with the same content; otherwise all of it is absent
  * @first: first page offset to fill, at first @index
  * @last: last page offset to fill, at first @index
- * @block: rather all of the region, in one piece, if nothing is in it yet
+ * @block: rather all of the region, in one piece, if nothing is in it yet; not
+ *	with @copy
  *
  * [@first, @last] has @index in it and does not leave its region.
  */
 struct kvm_dmm_around {
 	pgoff_t index;
+	bool copy;
 	pgoff_t first;
 	pgoff_t last;
 	bool block;
@@ -155,9 +159,9 @@ struct kvm_dmm_around {
  *	The entry is busy.  0 when @page is filled, -ENODATA when the policy
  *	has nothing for @index and has left @page alone: the next is asked, the
  *	last resort is zero.  Any other error fails the access, and only that.
- * @around: An absent page is written, by a guest or through a mapping: say what
- *	else to fill with zeros.  It is a wish: the core fills what is absent,
- *	below the limit, and to be had without effort.  Not called while a
+ * @around: An absent or shared page is written, by a guest or through a mapping:
+ *	say what else to fill with zeros, or to copy.  It is a wish: the core
+ *	does it below the limit, with what is to be had without effort.  Not called while a
  *	policy has a @fill op.  Of several policies the first is asked.  May
  *	sleep, but somebody waits.  No entry is busy.
  * @fetch: Bring the content of @token into @page; page->index is where in the

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * Dynamic memory mapping: fault-around, filling more than the page that is
- * touched.
+ * Dynamic memory mapping: fault-around, filling or copying more than the page
+ * that is touched.
  *
  * A policy says what; here it is filled, and kvm_dmm_map_around() has it mapped
  * with the page that was touched.  Nothing here is more than a favour: what is
@@ -60,16 +60,6 @@ static void dmm_set_filled(struct kvm_dmm_pool *pool, pgoff_t first,
 }
 
 /**
- * dmm_filled_single - a page came by itself: there is nothing to map around
- * @pool: the pool
- * @index: page offset
- */
-void dmm_filled_single(struct kvm_dmm_pool *pool, pgoff_t index)
-{
-	dmm_set_filled(pool, index, index);
-}
-
-/**
  * dmm_around_room - does a pool have room that nobody has to make?
  * @pool: the pool
  * @nr: pages
@@ -113,44 +103,112 @@ static bool dmm_around_install(struct kvm_dmm_pool *pool,
 	return true;
 }
 
-/* Fill the absent entries at some places; false when that is all. */
-static bool dmm_around_batch(struct kvm_dmm_pool *pool,
-			     struct kvm_dmm_region *region, pgoff_t base,
-			     const u16 *place, unsigned int nr)
+/* Fill the absent entries at some places; returns how many pages that took. */
+static unsigned int dmm_around_zero(struct kvm_dmm_pool *pool,
+				    struct kvm_dmm_region *region, pgoff_t base,
+				    const u16 *place, unsigned int nr,
+				    struct page **pages)
 {
-	struct page *pages[DMM_AROUND_BATCH];
-	unsigned int got, used = 0, i;
+	unsigned int i, used = 0;
 
-	if (!dmm_around_room(pool, nr) ||
-	    dmm_charge(pool, nr, DMM_SPARE, NULL, 0))
-		return false;
-	got = dmm_frame_alloc_bulk(pages, nr);
-	for (i = 0; i < nr && used < got; i++)
+	for (i = 0; i < nr; i++)
 		used += dmm_around_install(pool, region, base + place[i],
 					   pages[used]);
 	this_cpu_add(pool->stats->count[DMM_STAT_fill], used);
 	this_cpu_add(pool->stats->count[DMM_STAT_fill_around], used);
-	dmm_uncharge(pool, nr - used);
+	return used;
+}
+
+/*
+ * The same for shared frames at some places, as dmm_fault_cow() does it for one,
+ * but they are taken out of the page tables together.  There are pages for @got
+ * copies; what has no other user needs none.
+ */
+static unsigned int dmm_around_copy(struct kvm_dmm_pool *pool,
+				    struct kvm_dmm_region *region, pgoff_t base,
+				    const u16 *place, unsigned int nr,
+				    struct page **pages, unsigned int got)
+{
+	struct page *shared[DMM_AROUND_BATCH], *page;
+	struct kvm_dmm_batch batch;
+	unsigned int i, used = 0;
+	u64 cached = 0;
+
+	kvm_dmm_batch_start(&batch, pool, base);
+	for (i = 0; i < nr; i++) {
+		shared[i] = kvm_dmm_batch_add_shared(&batch, base + place[i]);
+		if (shared[i])
+			cached |= dmm_batch_entry(&batch, place[i]);
+	}
+	if (cached & DMM_CACHED)
+		dmm_batch_unmap(&batch);
+	for (i = 0; i < nr; i++) {
+		page = shared[i];
+		if (!page)
+			continue;
+		if (dmm_shared_take_over(pool, page)) {
+			dmm_count(pool, DMM_STAT_take_over);
+		} else if (used < got) {
+			page = pages[used++];
+			dmm_shared_copy(region, pool, base + place[i],
+					shared[i], page);
+		} else {
+			continue;
+		}
+		dmm_frame_own(pool, page, base + place[i]);
+		dmm_batch_set(&batch, base + place[i],
+			      dmm_mk_frame(page_to_pfn(page)));
+	}
+	kvm_dmm_batch_end(&batch);
+	this_cpu_add(pool->stats->count[DMM_STAT_cow_around], used);
+	return used;
+}
+
+/* Fill or copy at some places; false when that is all. */
+static bool dmm_around_batch(struct kvm_dmm_pool *pool,
+			     struct kvm_dmm_region *region, pgoff_t base,
+			     const u16 *place, unsigned int nr, bool copy,
+			     bool last_user)
+{
+	unsigned int got = 0, charged = 0, used, i;
+	struct page *pages[DMM_AROUND_BATCH];
+
+	if (dmm_around_room(pool, nr) &&
+	    !dmm_charge(pool, nr, DMM_SPARE, NULL, 0))
+		charged = nr;
+	else if (!last_user)
+		return false;
+	if (charged)
+		got = dmm_frame_alloc_bulk(pages, nr, !copy);
+	if (copy)
+		used = dmm_around_copy(pool, region, base, place, nr, pages,
+				       got);
+	else
+		used = dmm_around_zero(pool, region, base, place, got, pages);
+	dmm_uncharge(pool, charged - used);
 	for (i = used; i < got; i++)
 		put_page(pages[i]);
-	return got == nr;
+	return last_user || got == nr;
 }
 
 /**
- * dmm_fill_around - fill what a policy wants to have with a page
+ * dmm_fill_around - fill or copy what a policy wants to have with a page
  * @pool: the pool
  * @region: the region
  * @around: the page, which is there by now, and what else
+ * @last_user: the page had a shared frame without other users; so may have those
+ *	around it, which takes no memory
  *
  * Context: No busy bit is held.
  */
 void dmm_fill_around(struct kvm_dmm_pool *pool, struct kvm_dmm_region *region,
-		     const struct kvm_dmm_around *around)
+		     const struct kvm_dmm_around *around, bool last_user)
 {
 	pgoff_t base = round_down(around->index, KVM_DMM_REGION_PAGES);
 	u16 place[DMM_AROUND_BATCH];
 	unsigned int nr = 0;
 	pgoff_t index;
+	u64 e;
 
 	if (WARN_ON_ONCE(around->first < base ||
 			 around->last >= base + KVM_DMM_REGION_PAGES))
@@ -159,15 +217,18 @@ void dmm_fill_around(struct kvm_dmm_pool *pool, struct kvm_dmm_region *region,
 	if (around->first == around->last)
 		return;
 	for (index = around->first; index <= around->last; index++) {
-		if (READ_ONCE(*dmm_entry(region, index)))
+		e = READ_ONCE(*dmm_entry(region, index));
+		if (around->copy ? dmm_kind(e) != KVM_DMM_SHARED : e)
 			continue;
 		place[nr++] = index - base;
 		if (nr < DMM_AROUND_BATCH)
 			continue;
-		if (!dmm_around_batch(pool, region, base, place, nr))
+		if (!dmm_around_batch(pool, region, base, place, nr,
+				      around->copy, last_user))
 			break;
 		nr = 0;
 	}
 	if (nr && index > around->last)
-		dmm_around_batch(pool, region, base, place, nr);
+		dmm_around_batch(pool, region, base, place, nr, around->copy,
+				 last_user);
 }

@@ -73,6 +73,7 @@ struct kvm_dmm_region {
 	S(make_block_failed)						\
 	S(unprotect)		/* write to a protected frame */	\
 	S(cow)			/* write to a shared frame: copied */	\
+	S(cow_around)		/* of these, before they were written */ \
 	S(take_over)		/* the same by its last user */		\
 	S(fetch)		/* token became a frame */		\
 	S(fetch_failed)							\
@@ -317,7 +318,8 @@ void kvm_dmm_map_exit(void);
 /* frame.c: pages, from allocation to release */
 struct page *dmm_frame_alloc(bool zero);
 struct page *dmm_frame_try_alloc(void);
-unsigned int dmm_frame_alloc_bulk(struct page **pages, unsigned int nr);
+unsigned int dmm_frame_alloc_bulk(struct page **pages, unsigned int nr,
+				  bool zero);
 int kvm_dmm_frame_init(void);
 void kvm_dmm_frame_exit(void);
 void dmm_frame_disown(struct page *page);
@@ -370,9 +372,8 @@ int dmm_populate(struct kvm_dmm_pool *pool, pgoff_t first, pgoff_t last);
 bool dmm_around_room(struct kvm_dmm_pool *pool, unsigned long nr);
 bool dmm_filled_around(struct kvm_dmm_pool *pool, pgoff_t index, pgoff_t *first,
 		       pgoff_t *last);
-void dmm_filled_single(struct kvm_dmm_pool *pool, pgoff_t index);
 void dmm_fill_around(struct kvm_dmm_pool *pool, struct kvm_dmm_region *region,
-		     const struct kvm_dmm_around *around);
+		     const struct kvm_dmm_around *around, bool last_user);
 
 /**
  * dmm_may_fill_around - may a fault fill more than it needs?
@@ -408,6 +409,8 @@ struct page *dmm_shared_join(struct kvm_dmm_shared *shared,
 int dmm_shared_matches(struct kvm_dmm_shared *shared, struct page *page);
 bool dmm_shared_take_over(struct kvm_dmm_pool *pool, struct page *page);
 bool dmm_shared_makes_room(struct kvm_dmm_pool *pool, struct page *page);
+void dmm_shared_copy(struct kvm_dmm_region *region, struct kvm_dmm_pool *pool,
+		     pgoff_t index, struct page *shared, struct page *page);
 void dmm_shared_leave(struct kvm_dmm_region *region, struct kvm_dmm_pool *pool,
 		      pgoff_t index, struct page *page);
 const char *dmm_shared_check(struct kvm_dmm_pool *pool, pgoff_t index,

@@ -154,7 +154,7 @@ static int dmm_fault_fill(struct dmm_fault *fault, struct page **pagep)
 	dmm_count(fault->pool, DMM_STAT_fill);
 	dmm_fault_install(fault, page, dmm_mk_frame(page_to_pfn(page)));
 	*pagep = page;
-	dmm_fill_around(fault->pool, fault->region, &around);
+	dmm_fill_around(fault->pool, fault->region, &around, false);
 	return 0;
 unlock:
 	dmm_unlock(fault->region, fault->entry, fault->e);
@@ -232,20 +232,26 @@ static struct page *dmm_cow_alloc(struct dmm_fault *fault)
  */
 static int dmm_fault_cow(struct dmm_fault *fault, struct page **pagep)
 {
+	struct kvm_dmm_around around = {
+		.index = fault->index,
+		.copy = true,
+		.first = fault->index,
+		.last = fault->index,
+	};
 	struct page *shared = dmm_page(fault->e);
 	unsigned int flags = 0;
 	struct page *page;
 	int r;
 
+	if (dmm_may_fill_around(fault->pool))
+		dmm_ask_around(fault->pool, &around);
 	r = dmm_fault_lock(fault);
 	if (r)
 		return r;
 	if (dmm_shared_take_over(fault->pool, shared)) {
 		dmm_count(fault->pool, DMM_STAT_take_over);
-		dmm_fault_install(fault, shared,
-				  dmm_mk_frame(page_to_pfn(shared)));
-		*pagep = shared;
-		return 0;
+		page = shared;
+		goto install;
 	}
 	page = dmm_cow_alloc(fault);
 	if (!page) {
@@ -263,15 +269,13 @@ static int dmm_fault_cow(struct dmm_fault *fault, struct page **pagep)
 			return r;
 		}
 	}
-	copy_highpage(page, shared);
 	if (fault->e & DMM_CACHED)
 		dmm_fault_unmap(fault);
-	dmm_shared_leave(fault->region, fault->pool, fault->index, shared);
-	dmm_count(fault->pool, DMM_STAT_cow);
-	trace_kvm_dmm_cow(fault->pool, fault->index, page_to_pfn(page));
-	dmm_filled_single(fault->pool, fault->index);
+	dmm_shared_copy(fault->region, fault->pool, fault->index, shared, page);
+install:
 	dmm_fault_install(fault, page, dmm_mk_frame(page_to_pfn(page)));
 	*pagep = page;
+	dmm_fill_around(fault->pool, fault->region, &around, page == shared);
 	return 0;
 }
 

@@ -100,17 +100,19 @@ struct page *dmm_frame_try_alloc(void)
 }
 
 /**
- * dmm_frame_alloc_bulk - allocate zeroed pages that can be had without effort
+ * dmm_frame_alloc_bulk - allocate pages that can be had without effort
  * @pages: out: the pages
  * @nr: how many are wanted
+ * @zero: whether they must read as zero
  *
  * Context: Does not sleep.
  * Return: How many there are.
  */
-unsigned int dmm_frame_alloc_bulk(struct page **pages, unsigned int nr)
+unsigned int dmm_frame_alloc_bulk(struct page **pages, unsigned int nr,
+				  bool zero)
 {
-	const gfp_t gfp = GFP_NOWAIT | __GFP_HIGHMEM | __GFP_ZERO |
-			  __GFP_NOWARN;
+	const gfp_t gfp = GFP_NOWAIT | __GFP_HIGHMEM | __GFP_NOWARN |
+			  (zero ? __GFP_ZERO : 0);
 	unsigned int n;
 
 	if (!memcg_kmem_online()) {

@@ -542,7 +542,7 @@ int dmm_fill_content(struct kvm_dmm_pool *pool, pgoff_t index,
 }
 
 /**
- * dmm_ask_around - ask the first policy that knows what to fill with a page
+ * dmm_ask_around - ask the first policy that knows what to fill or copy with a page
  * @pool: the pool
  * @around: in: the page; out: what else
  */

@@ -761,6 +761,24 @@ void dmm_shared_leave(struct kvm_dmm_region *region, struct kvm_dmm_pool *pool,
 	}
 }
 
+/**
+ * dmm_shared_copy - leave a shared frame for a copy of it
+ * @region: the region of @index
+ * @pool: the pool
+ * @index: page offset of a busy entry that no page table has any more; it gets
+ *	@page afterwards
+ * @shared: its shared frame
+ * @page: the copy, charged to @pool
+ */
+void dmm_shared_copy(struct kvm_dmm_region *region, struct kvm_dmm_pool *pool,
+		     pgoff_t index, struct page *shared, struct page *page)
+{
+	copy_highpage(page, shared);
+	dmm_shared_leave(region, pool, index, shared);
+	dmm_count(pool, DMM_STAT_cow);
+	trace_kvm_dmm_cow(pool, index, page_to_pfn(page));
+}
+
 /* A user of a shared frame whose entry somebody else has made busy. */
 struct dmm_place {
 	struct kvm_dmm_pool *pool;

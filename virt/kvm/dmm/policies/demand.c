@@ -15,6 +15,10 @@
  * When nothing around is ever used that is one page, and now and then a larger
  * one finds out whether this still holds.
  *
+ * Shared frames that are written, as those of a clone, are copied by the same
+ * rules, but with streams of their own, and only where a stream goes on: a frame
+ * less shared costs memory for certain.
+ *
  * A stream whose windows have grown to the limit gets its next region as a
  * block.  Regions that were filled page by page are made blocks in the background
  * when they are complete and most of their pages were used.
@@ -105,8 +109,8 @@ static const char *const dmm_demand_counters[] = {
 
 /**
  * struct dmm_demand - a pool's demand policy
- * @stream: what was filled last, DMM_STREAM_*
- * @next: the stream to replace next
+ * @stream: what was filled last, and what was copied last, DMM_STREAM_*
+ * @next: the stream to replace next, of both kinds
  * @start: order of a new stream's window
  * @misses: windows of one page since the last larger one
  * @policy: the attached policy
@@ -119,7 +123,7 @@ static const char *const dmm_demand_counters[] = {
  * guesses.  The rest is the worker's.
  */
 struct dmm_demand {
-	u64 stream[DMM_STREAMS];
+	u64 stream[2][DMM_STREAMS];
 	unsigned int next;
 	unsigned int start;
 	unsigned int misses;
@@ -235,14 +239,17 @@ static void dmm_demand_around(struct kvm_dmm_policy *policy,
 	struct dmm_demand *demand = policy->priv;
 	unsigned int i, order;
 	pgoff_t nr, index = around->index;
-	u64 block = kvm_dmm_value(policy, DMM_BLOCK), stream;
+	u64 *streams = demand->stream[around->copy], stream;
+	u64 block = DMM_BLOCK_NEVER;
 	bool hit;
 
+	if (!around->copy)
+		block = kvm_dmm_value(policy, DMM_BLOCK);
 	around->block = block == DMM_BLOCK_ALWAYS;
 	if (!max)
 		return;
 	for (i = 0; i < DMM_STREAMS; i++) {
-		stream = READ_ONCE(demand->stream[i]);
+		stream = READ_ONCE(streams[i]);
 		if (dmm_stream_follows(stream, index))
 			break;
 	}
@@ -254,15 +261,15 @@ static void dmm_demand_around(struct kvm_dmm_policy *policy,
 		kvm_dmm_policy_count(policy, DMM_STREAM_MISS, 1);
 		i = READ_ONCE(demand->next) % DMM_STREAMS;
 		WRITE_ONCE(demand->next, i + 1);
-		order = dmm_demand_begin(policy, READ_ONCE(demand->stream[i]),
-					 max);
+		order = around->copy ? 0 :
+			dmm_demand_begin(policy, READ_ONCE(streams[i]), max);
 	}
 	around->block = block == DMM_BLOCK_ALWAYS ||
 			(block == DMM_BLOCK_ADAPTIVE &&
 			 hit && order == max &&
 			 dmm_stream_order(stream) == max);
 	nr = index >> order;
-	WRITE_ONCE(demand->stream[i], dmm_mk_stream(nr, order, around->block));
+	WRITE_ONCE(streams[i], dmm_mk_stream(nr, order, around->block));
 	around->first = nr << order;
 	around->last = around->first + BIT(order) - 1;
 }

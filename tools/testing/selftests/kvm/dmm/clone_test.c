@@ -127,6 +127,87 @@ DMM_TEST(clone, clone_writes)
 	dmm_mem_free(&copy);
 }
 
+static uint64_t stat(struct dmm_mem *mem, const char *name)
+{
+	char file[64];
+
+	snprintf(file, sizeof(file), "stats/%s", name);
+	return dmm_pool_get(mem->ino, file);
+}
+
+/* A clone whose guest writes in sequence is copied ahead, and no page too much. */
+DMM_TEST(clone, sequence)
+{
+	struct dmm_mem copy = dmm_mem_create(SIZE);
+	struct dmm_guest *guest;
+
+	dmm_guest_fill(self->guest, DMM_GPA, PAGES, 1);
+	ASSERT_EQ(0, reflink(&copy, &self->mem));
+	guest = dmm_guest_create(1);
+	dmm_guest_add_mem(guest, &copy);
+	EXPECT_EQ(0, dmm_guest_bad_pages(guest, DMM_GPA, PAGES, 1));
+	dmm_guest_fill(guest, DMM_GPA, PAGES / 2, 2);
+	EXPECT_EQ(SIZE / 2, resident(&copy));
+	EXPECT_EQ(PAGES / 2, stat(&copy, "cow"));
+	EXPECT_GT(stat(&copy, "cow_around"), PAGES / 2 * 3 / 4);
+	EXPECT_EQ(0, stat(&copy, "take_over"));
+	EXPECT_EQ(0, dmm_guest_bad_pages(guest, DMM_GPA, PAGES / 2, 2));
+	EXPECT_EQ(0, dmm_bad_pages(page(&copy, PAGES / 2), PAGES / 2, PAGES / 2, 1));
+	EXPECT_EQ(0, dmm_guest_bad_pages(self->guest, DMM_GPA, PAGES, 1));
+	EXPECT_EQ(SIZE, resident(&self->mem));
+	EXPECT_TRUE(dmm_pool_ok(copy.ino));
+	EXPECT_TRUE(dmm_pool_ok(self->mem.ino));
+
+	/* Where pages were written already, a window has less to copy. */
+	dmm_guest_fill(guest, DMM_GPA + SIZE / 4, PAGES * 3 / 4, 3);
+	EXPECT_EQ(SIZE, resident(&copy));
+	EXPECT_EQ(0, dmm_guest_bad_pages(self->guest, DMM_GPA, PAGES, 1));
+	EXPECT_EQ(0, dmm_bad_pages(copy.hva, 0, PAGES / 4, 2));
+	dmm_guest_free(guest);
+	dmm_mem_free(&copy);
+}
+
+/* What is written here and there is copied by itself, and stays shared around. */
+DMM_TEST(clone, here_and_there)
+{
+	struct dmm_mem copy = dmm_mem_create(SIZE);
+	uint64_t i, n = 0;
+
+	dmm_fill(self->mem.hva, 0, PAGES, 1);
+	ASSERT_EQ(0, reflink(&copy, &self->mem));
+	for (i = 0; i < PAGES; i += 37, n++)
+		dmm_fill(page(&copy, i), i, 1, 2);
+	EXPECT_EQ(n, stat(&copy, "cow"));
+	EXPECT_EQ(0, stat(&copy, "cow_around"));
+	EXPECT_EQ(n * DMM_PAGE, resident(&copy));
+	dmm_mem_free(&copy);
+}
+
+/* The last user gets what is ahead without a copy. */
+DMM_TEST(clone, sequence_of_last_user)
+{
+	struct dmm_mem copy = dmm_mem_create(SIZE);
+	struct dmm_guest *guest;
+
+	dmm_guest_fill(self->guest, DMM_GPA, PAGES, 1);
+	ASSERT_EQ(0, reflink(&copy, &self->mem));
+	dmm_guest_fill(self->guest, DMM_GPA, PAGES, 2);
+	EXPECT_EQ(SIZE, shared(&copy));
+	guest = dmm_guest_create(1);
+	dmm_guest_add_mem(guest, &copy);
+	dmm_guest_fill(guest, DMM_GPA, PAGES / 2, 3);
+	EXPECT_EQ(0, stat(&copy, "cow"));
+	EXPECT_EQ(PAGES / 2, stat(&copy, "take_over"));
+	EXPECT_LT(stat(&copy, "fault"), PAGES / 4);
+	EXPECT_EQ(SIZE / 2, shared(&copy));
+	EXPECT_EQ(SIZE, resident(&copy));
+	EXPECT_EQ(0, dmm_bad_pages(copy.hva, 0, PAGES / 2, 3));
+	EXPECT_EQ(0, dmm_bad_pages(page(&copy, PAGES / 2), PAGES / 2, PAGES / 2, 1));
+	EXPECT_TRUE(dmm_pool_ok(copy.ino));
+	dmm_guest_free(guest);
+	dmm_mem_free(&copy);
+}
+
 /* Clones of clones; whoever is charged goes first. */
 DMM_TEST(clone, generations)
 {
