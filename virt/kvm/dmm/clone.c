@@ -84,11 +84,11 @@ static void dmm_clone_unlock(struct kvm_dmm_batch *batch, unsigned long *done,
 			     const u64 *table)
 {
 	u64 *entry = batch->region->entry;
-	unsigned long first, end, i;
+	unsigned long i, end;
 
 	/* Guests go on reading what was only protected. */
-	for_each_set_bitrange(first, end, done, KVM_DMM_REGION_PAGES)
-		for (i = first; i < end; i++)
+	for_each_set_bitrange(i, end, done, KVM_DMM_REGION_PAGES)
+		for (; i < end; i++)
 			dmm_unlock_deviant(&entry[i], table[i] | DMM_CACHED);
 	bitmap_andnot(batch->locked, batch->locked, done, KVM_DMM_REGION_PAGES);
 }

@@ -259,7 +259,7 @@ static inline void dmm_unlock_deviant(u64 *entry, u64 new)
 
 	if (likely(old == DMM_BUSY))
 		return;
-	WARN_ON_ONCE(!(old & DMM_BUSY));
+	WARN_ON_ONCE(old != (DMM_BUSY | DMM_WAITERS));
 	wake_up_var(entry);
 }
 
