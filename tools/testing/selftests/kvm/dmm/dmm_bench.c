@@ -332,6 +332,23 @@ static void step_out(const char *arg)
 	TEST_FAIL("Of %lu pages no more than %lu can be taken out", pages, b.out);
 }
 
+/* PERCENT:ROUNDS, the guest works with the last PERCENT of its memory. */
+static void step_work(const char *arg)
+{
+	uint64_t pages = size / DMM_PAGE, percent, rounds, gpa;
+
+	TEST_ASSERT(sscanf(arg, "%lu:%lu", &percent, &rounds) == 2 &&
+		    percent && percent <= 100, "work:PERCENT:ROUNDS");
+	gpa = DMM_GPA + (pages - pages * percent / 100) * DMM_PAGE;
+	pages = pages * percent / 100;
+	for (; rounds; rounds--) {
+		dmm_guest_fill(b.guest, gpa, pages, rounds | DMM_HALF);
+		TEST_ASSERT(!dmm_guest_bad_pages(b.guest, gpa, pages,
+						 rounds | DMM_HALF),
+			    "The guest's memory has changed");
+	}
+}
+
 static void step_ksm(const char *passes)
 {
 	bench_ksm(b.mem.hva, size, atoi(passes));
@@ -444,6 +461,8 @@ static const struct step {
 		"both to half, the latter with more work), random, equal (16 pages each),\n"
 		"same (filled with a word)" },
 	{ "verify:CONTENT", step_verify, "fail if the content isn't that" },
+	{ "work:PERCENT:ROUNDS", step_work, "the guest writes the last PERCENT of its memory, all\n"
+		"bytes, reads and checks them, again and again" },
 	{ "populate", step_populate, "the VMM touches each page" },
 	{ "fallocate", step_fallocate, "the file is allocated, by 2 MiB" },
 	{ "image:PATH", step_image, "make an image file; userfaultfd fills memory from it" },
