@@ -34,9 +34,9 @@ static void dmm_clone_undo(struct kvm_dmm_pool *dst, u64 *table)
 
 /*
  * Own all entries of the region that have anything, in ascending order, and
- * share the frames that can be shared at once.
+ * share the frames that can be shared at once.  False if there is nothing.
  */
-static void dmm_clone_lock(struct kvm_dmm_batch *batch, unsigned long *done,
+static bool dmm_clone_lock(struct kvm_dmm_batch *batch, unsigned long *done,
 			   u64 *table)
 {
 	unsigned int i;
@@ -46,9 +46,9 @@ static void dmm_clone_lock(struct kvm_dmm_batch *batch, unsigned long *done,
 		if (i < KVM_DMM_REGION_PAGES)
 			dmm_batch_lock(batch, batch->base + i);
 	}
-	batch->first = find_first_bit(batch->locked, KVM_DMM_REGION_PAGES);
-	batch->end = bitmap_empty(batch->locked, KVM_DMM_REGION_PAGES) ? 0 :
-		     find_last_bit(batch->locked, KVM_DMM_REGION_PAGES) + 1;
+	batch->first = 0;
+	batch->end = KVM_DMM_REGION_PAGES;
+	return !bitmap_empty(batch->locked, KVM_DMM_REGION_PAGES);
 }
 
 /* Share what is left of the frames, and the tokens; set what cannot be in @rest. */
@@ -114,8 +114,7 @@ static int dmm_clone_region(struct kvm_dmm_pool *src, struct kvm_dmm_pool *dst,
 	table = new->entry;
 
 	kvm_dmm_batch_start(&batch, src, base);
-	dmm_clone_lock(&batch, done, table);
-	if (!batch.end) {
+	if (!dmm_clone_lock(&batch, done, table)) {
 		dmm_region_free(new);
 		return 0;
 	}

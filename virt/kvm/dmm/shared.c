@@ -1070,6 +1070,14 @@ static bool dmm_light_use(struct kvm_dmm_pool *pool, u64 e)
 	}
 }
 
+/* Places from @run on were done, up to @i, which was not; returns the next run. */
+static unsigned long dmm_run_done(unsigned long *done, unsigned long run,
+				  unsigned long i)
+{
+	bitmap_set(done, run, i - run);
+	return i + 1;
+}
+
 /**
  * dmm_light_lock - own entries of a region, for a clone at the same offsets
  * @batch: of the pool that is cloned
@@ -1095,7 +1103,7 @@ unsigned int dmm_light_lock(struct kvm_dmm_batch *batch, unsigned int first,
 	struct kvm_dmm_region *region = batch->region;
 	unsigned int nr = 0, deviants = 0;
 	u64 *entry = region->entry, e;
-	unsigned long i, k;
+	unsigned long i, k, run = first;
 
 	spin_lock(&pool->family->lock);
 	for (i = first; i < KVM_DMM_REGION_PAGES; i++) {
@@ -1107,22 +1115,24 @@ unsigned int dmm_light_lock(struct kvm_dmm_batch *batch, unsigned int first,
 				break;
 			if (likely(page_ref_count(dmm_page(e)) == 1)) {
 				dmm_light_start(dmm_page(e), private);
-				__set_bit(i, done);
 				table[i] = dmm_frame_to_shared(e);
 				continue;
 			}
 		} else if (!e) {
+			run = dmm_run_done(done, run, i);
 			continue;
 		} else if (e & DMM_BUSY ||
 			   !try_cmpxchg64(&entry[i], &e, e | DMM_BUSY)) {
 			break;
 		} else if (dmm_light_use(pool, e)) {
-			__set_bit(i, done);
 			table[i] = dmm_mk_shared(dmm_pfn(e));
 			nr++;
+			continue;
 		}
 		__set_bit(i, batch->locked);
+		run = dmm_run_done(done, run, i);
 	}
+	dmm_run_done(done, run, i);
 	spin_unlock(&pool->family->lock);
 	bitmap_or(batch->locked, batch->locked, done, KVM_DMM_REGION_PAGES);
 	/* dmm_light_use() has counted itself. */
