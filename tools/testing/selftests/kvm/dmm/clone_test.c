@@ -210,6 +210,61 @@ DMM_TEST(clone, sequence_of_last_user)
 	dmm_mem_free(&copy);
 }
 
+#define TRACE	"/sys/kernel/tracing/"
+
+/* How often the pool's pages were taken out of page tables since the last time. */
+static unsigned int unmapped(struct dmm_mem *mem)
+{
+	char line[512], wanted[64];
+	unsigned int n = 0;
+	FILE *f;
+
+	snprintf(wanted, sizeof(wanted), "kvm_dmm_unmap: pool %lu ", mem->ino);
+	f = fopen(TRACE "trace", "r");
+	TEST_ASSERT(f, "The trace cannot be read");
+	while (fgets(line, sizeof(line), f))
+		n += !!strstr(line, wanted);
+	fclose(f);
+	/* Opened so, the trace is emptied. */
+	f = fopen(TRACE "trace", "w");
+	TEST_ASSERT(f, "The trace cannot be emptied");
+	fclose(f);
+	return n;
+}
+
+/* What nobody has read since it was cloned is in no page table. */
+DMM_TEST(clone, unmaps_what_was_read)
+{
+	const char *event = TRACE "events/kvm_dmm/kvm_dmm_unmap/enable";
+	struct dmm_mem copy = empty();
+	struct dmm_guest *guest;
+
+	if (access(event, W_OK))
+		SKIP(return, "no trace events");
+	dmm_fill(self->mem.hva, 0, PAGES, 1);
+	ASSERT_EQ(0, reflink(&copy, &self->mem));
+	guest = dmm_guest_create(1);
+	dmm_guest_add_mem(guest, &copy);
+	ASSERT_EQ(0, dmm_write_file(event, "1", 1));
+	unmapped(&copy);
+
+	dmm_guest_fill(guest, DMM_GPA, 8, 2);
+	EXPECT_EQ(0, unmapped(&copy));
+	/* Those around it are mapped with it, and unmapped one by one. */
+	EXPECT_EQ(0, dmm_guest_bad_pages(guest, DMM_GPA + 64 * DMM_PAGE, 1, 1));
+	dmm_guest_fill(guest, DMM_GPA + 64 * DMM_PAGE, 1, 2);
+	EXPECT_EQ(1, unmapped(&copy));
+	EXPECT_EQ(0, dmm_bad_pages(page(&copy, 200), 200, 1, 1));
+	dmm_guest_fill(guest, DMM_GPA + 200 * DMM_PAGE, 1, 2);
+	EXPECT_EQ(1, unmapped(&copy));
+	dmm_guest_fill(guest, DMM_GPA + 208 * DMM_PAGE, 1, 2);
+	EXPECT_EQ(0, unmapped(&copy));
+
+	dmm_write_file(event, "0", 1);
+	dmm_guest_free(guest);
+	dmm_mem_free(&copy);
+}
+
 /* Clones of clones; whoever is charged goes first. */
 DMM_TEST(clone, generations)
 {
