@@ -1,0 +1,128 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * Many small VMs at once, whose policies come and go.
+ */
+#include <stdio.h>
+#include <string.h>
+#include <sys/resource.h>
+
+#include "dmm_util.h"
+#include "kselftest_harness.h"
+
+#define VMS	200
+#define SIZE	(2UL << 20)
+#define PAGES	(SIZE / DMM_PAGE)
+#define CYCLES	3
+/* What slabs, stocks of pages and the test itself may still take after a warm-up. */
+#define GROWTH	(8UL << 20)
+
+struct load_vm {
+	struct dmm_mem mem;
+	struct dmm_guest *guest;
+	uint64_t seed;
+};
+
+FIXTURE(load) {
+	struct load_vm vm[VMS];
+};
+
+FIXTURE_SETUP(load)
+{
+	struct rlimit files = { .rlim_cur = 8192, .rlim_max = 8192 };
+
+	TEST_ASSERT(!setrlimit(RLIMIT_NOFILE, &files), "setrlimit() failed");
+}
+
+FIXTURE_TEARDOWN(load)
+{
+}
+
+static void begin(struct load_vm *vm, unsigned int i)
+{
+	vm->mem = dmm_mem_create(SIZE);
+	vm->guest = dmm_guest_create(1);
+	dmm_guest_add_mem(vm->guest, &vm->mem);
+	vm->seed = (i + 1) | DMM_HALF;
+	dmm_pool_set(vm->mem.ino, "domain", "load");
+	dmm_guest_fill(vm->guest, DMM_GPA, PAGES, vm->seed);
+}
+
+static void end(struct load_vm *vm)
+{
+	dmm_guest_free(vm->guest);
+	dmm_mem_free(&vm->mem);
+}
+
+/* Each VM has other policies in each cycle; they may refuse to go for want of room. */
+static void switch_policies(struct load_vm *vm, unsigned int i)
+{
+	static const char *const policies[][2] = {
+		{ "+swap", "+share" },
+		{ "-share", "-swap" },
+		{ "+share", "+swap" },
+		{ "-swap", "-share" },
+	};
+	const char *const *both = policies[i % ARRAY_SIZE(policies)];
+
+	dmm_pool_set(vm->mem.ino, "policies", both[0]);
+	dmm_pool_set(vm->mem.ino, "policies", both[1]);
+	dmm_pool_set_bytes(vm->mem.ino, "max_bytes", i & 1 ? SIZE : SIZE / 4 * 3);
+}
+
+/* Memory that has gone for good, as far as the host can tell. */
+static uint64_t memory_used(void)
+{
+	uint64_t kib, total = 0, available = 0;
+	char line[128], name[64];
+	FILE *f = fopen("/proc/meminfo", "r");
+
+	TEST_ASSERT(f, "No /proc/meminfo");
+	while (fgets(line, sizeof(line), f)) {
+		if (sscanf(line, "%63[^:]: %lu kB", name, &kib) != 2)
+			continue;
+		if (!strcmp(name, "MemTotal"))
+			total = kib;
+		else if (!strcmp(name, "MemAvailable"))
+			available = kib;
+	}
+	fclose(f);
+	return (total - available) << 10;
+}
+
+/* All at once, half of them anew each time, each with its own content for ever. */
+TEST_F_TIMEOUT(load, many_vms, 1200)
+{
+	uint64_t used = 0;
+	unsigned int cycle, i;
+
+	if (!dmm_policy_loaded("swap") || !dmm_policy_loaded("share"))
+		SKIP(return, "no policy swap or share");
+	for (cycle = 0; cycle < CYCLES; cycle++) {
+		for (i = 0; i < VMS; i++)
+			begin(&self->vm[i], i + cycle);
+		for (i = 0; i < VMS; i++)
+			switch_policies(&self->vm[i], i + cycle);
+		for (i = 0; i < VMS; i++)
+			ASSERT_EQ(0, dmm_guest_bad_pages(self->vm[i].guest, DMM_GPA,
+							 PAGES, self->vm[i].seed));
+		for (i = cycle & 1; i < VMS; i += 2) {
+			end(&self->vm[i]);
+			begin(&self->vm[i], i);
+		}
+		for (i = 0; i < VMS; i++) {
+			switch_policies(&self->vm[i], i + cycle + 1);
+			ASSERT_EQ(0, dmm_guest_bad_pages(self->vm[i].guest, DMM_GPA,
+							 PAGES, self->vm[i].seed));
+		}
+		for (i = 0; i < VMS; i++)
+			end(&self->vm[i]);
+		/* Pools go when the last reference to their files is gone. */
+		for (i = 0; i < VMS; i++)
+			EXPECT_TRUE(dmm_pool_gone(self->vm[i].mem.ino));
+		if (!cycle)
+			used = memory_used();
+	}
+	EXPECT_LT(memory_used(), used + GROWTH);
+}
+
+TEST_HARNESS_MAIN
