@@ -181,4 +181,45 @@ DMM_TEST(nested, slot)
 	EXPECT_EQ(0, dmm_guest_bad_pages(self->guest, DMM_GPA, PAGES, 1));
 }
 
+/* Less room than memory, equal pages are one: L2 has what it wrote. */
+DMM_TEST(nested, swap_and_share)
+{
+	uint64_t tags[DMM_TAGS_MAX], own = PAGES - DMM_TAGS_MAX, equal, i, seed;
+	unsigned long ino = self->mem.ino;
+
+	if (!dmm_policy_loaded("swap") || !dmm_policy_loaded("share"))
+		SKIP(return, "no policy swap or share");
+	ASSERT_EQ(0, dmm_pool_set(ino, "policies", "-test-share"));
+	ASSERT_EQ(0, dmm_pool_set(ino, "policies", "-test-token"));
+	ASSERT_EQ(0, dmm_pool_set(ino, "policies", "+swap"));
+	ASSERT_EQ(0, dmm_pool_set(ino, "policies", "+share"));
+	dmm_pool_set(ino, "share/full_scan_seconds", "0");
+	dmm_pool_set(ino, "share/max_cpu_percent", "100");
+	dmm_pool_set(ino, "share/break_blocks", "always");
+	ASSERT_EQ(0, dmm_pool_set_bytes(ino, "max_bytes", SIZE * 3 / 4));
+
+	equal = DMM_GPA + own * DMM_PAGE;
+	for (i = 0; i < DMM_TAGS_MAX; i++)
+		tags[i] = 5 | DMM_TAG_HALF;
+	for (seed = 1; seed <= 4; seed++) {
+		dmm_guest_fill(self->guest, DMM_GPA, own, seed | DMM_HALF);
+		ASSERT_EQ(0, dmm_guest_run_tags(self->guest, 0, DMM_OP_TAG_FILL, equal,
+						DMM_TAGS_MAX, tags));
+		for (i = 0; i < 100 && !dmm_pool_get(ino, "shared_bytes"); i++)
+			usleep(100000);
+		EXPECT_NE(0, dmm_pool_get(ino, "shared_bytes"));
+		dmm_pool_set_bytes(ino, "reclaim", SIZE / 2);
+		EXPECT_EQ(0, dmm_guest_bad_pages(self->guest, DMM_GPA, own,
+						 seed | DMM_HALF));
+		ASSERT_EQ(0, dmm_guest_run_tags(self->guest, 0, DMM_OP_TAG_CHECK, equal,
+						DMM_TAGS_MAX, tags));
+		EXPECT_EQ(0, self->guest->cpu[0].cmd->result);
+		EXPECT_TRUE(dmm_pool_ok(ino));
+	}
+	EXPECT_NE(0, dmm_pool_get(ino, "stats/fetch"));
+	EXPECT_EQ(0, dmm_bad_pages(self->mem.hva, 0, own, 4 | DMM_HALF));
+	for (i = own; i < PAGES; i++)
+		EXPECT_FALSE(dmm_tag_bad(page(&self->mem, i), tags[0]));
+}
+
 TEST_HARNESS_MAIN
