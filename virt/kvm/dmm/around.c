@@ -191,18 +191,10 @@ static bool dmm_around_batch(struct kvm_dmm_pool *pool,
 	return last_user || got == nr;
 }
 
-/**
- * dmm_fill_around - fill or copy what a policy wants to have with a page
- * @pool: the pool
- * @region: the region
- * @around: the page, which is there by now, and what else
- * @last_user: the page had a shared frame without other users; so may have those
- *	around it, which takes no memory
- *
- * Context: No busy bit is held.
- */
-void dmm_fill_around(struct kvm_dmm_pool *pool, struct kvm_dmm_region *region,
-		     const struct kvm_dmm_around *around, bool last_user)
+static noinline void dmm_fill_window(struct kvm_dmm_pool *pool,
+				     struct kvm_dmm_region *region,
+				     const struct kvm_dmm_around *around,
+				     bool last_user)
 {
 	pgoff_t base = round_down(around->index, KVM_DMM_REGION_PAGES);
 	u16 place[DMM_AROUND_BATCH];
@@ -214,8 +206,6 @@ void dmm_fill_around(struct kvm_dmm_pool *pool, struct kvm_dmm_region *region,
 			 around->last >= base + KVM_DMM_REGION_PAGES))
 		return;
 	dmm_set_filled(pool, around->first, around->last);
-	if (around->first == around->last)
-		return;
 	for (index = around->first; index <= around->last; index++) {
 		e = READ_ONCE(*dmm_entry(region, index));
 		if (around->copy ? dmm_kind(e) != KVM_DMM_SHARED : e)
@@ -231,4 +221,23 @@ void dmm_fill_around(struct kvm_dmm_pool *pool, struct kvm_dmm_region *region,
 	if (nr && index > around->last)
 		dmm_around_batch(pool, region, base, place, nr, around->copy,
 				 last_user);
+}
+
+/**
+ * dmm_fill_around - fill or copy what a policy wants to have with a page
+ * @pool: the pool
+ * @region: the region
+ * @around: the page, which is there by now, and what else
+ * @last_user: the page had a shared frame without other users; so may have those
+ *	around it, which takes no memory
+ *
+ * Context: No busy bit is held.
+ */
+void dmm_fill_around(struct kvm_dmm_pool *pool, struct kvm_dmm_region *region,
+		     const struct kvm_dmm_around *around, bool last_user)
+{
+	if (around->first == around->last)
+		dmm_set_filled(pool, around->first, around->last);
+	else
+		dmm_fill_window(pool, region, around, last_user);
 }

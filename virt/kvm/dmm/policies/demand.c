@@ -231,23 +231,17 @@ static unsigned int dmm_demand_begin(struct kvm_dmm_policy *policy, u64 old,
 	return min(start, max);
 }
 
-static void dmm_demand_around(struct kvm_dmm_policy *policy,
-			      struct kvm_dmm_around *around)
+/* The window of 1 << @max pages at most for a page, and the stream to remember. */
+static noinline void dmm_demand_window(struct kvm_dmm_policy *policy,
+				       struct kvm_dmm_around *around, u64 block,
+				       unsigned int max)
 {
-	unsigned int max = ilog2(kvm_dmm_value(policy, DMM_FAULT_AROUND) >>
-				 PAGE_SHIFT);
 	struct dmm_demand *demand = policy->priv;
-	unsigned int i, order;
-	pgoff_t nr, index = around->index;
 	u64 *streams = demand->stream[around->copy], stream;
-	u64 block = DMM_BLOCK_NEVER;
+	pgoff_t nr, index = around->index;
+	unsigned int i, order;
 	bool hit;
 
-	if (!around->copy)
-		block = kvm_dmm_value(policy, DMM_BLOCK);
-	around->block = block == DMM_BLOCK_ALWAYS;
-	if (!max)
-		return;
 	for (i = 0; i < DMM_STREAMS; i++) {
 		stream = READ_ONCE(streams[i]);
 		if (dmm_stream_follows(stream, index))
@@ -272,6 +266,21 @@ static void dmm_demand_around(struct kvm_dmm_policy *policy,
 	WRITE_ONCE(streams[i], dmm_mk_stream(nr, order, around->block));
 	around->first = nr << order;
 	around->last = around->first + BIT(order) - 1;
+}
+
+static void dmm_demand_around(struct kvm_dmm_policy *policy,
+			      struct kvm_dmm_around *around)
+{
+	u64 bytes = kvm_dmm_value(policy, DMM_FAULT_AROUND);
+	u64 block = DMM_BLOCK_NEVER;
+
+	if (!around->copy)
+		block = kvm_dmm_value(policy, DMM_BLOCK);
+	around->block = block == DMM_BLOCK_ALWAYS;
+	/* A page a fault, if that is wanted, takes no more than this. */
+	if (bytes > PAGE_SIZE)
+		dmm_demand_window(policy, around, block,
+				  ilog2(bytes >> PAGE_SHIFT));
 }
 
 /* Make a block of a region, if that is worth it.  False: not now. */
