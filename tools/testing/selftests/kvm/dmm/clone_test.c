@@ -245,6 +245,8 @@ DMM_TEST(clone, unmaps_what_was_read)
 	ASSERT_EQ(0, reflink(&copy, &self->mem));
 	guest = dmm_guest_create(1);
 	dmm_guest_add_mem(guest, &copy);
+	/* Others may have left it off. */
+	ASSERT_EQ(0, dmm_write_file(TRACE "tracing_on", "1", 1));
 	ASSERT_EQ(0, dmm_write_file(event, "1", 1));
 	unmapped(&copy);
 
