@@ -161,9 +161,9 @@ struct kvm_dmm_around {
  *	last resort is zero.  Any other error fails the access, and only that.
  * @around: An absent or shared page is written, by a guest or through a mapping:
  *	say what else to fill with zeros, or to copy.  It is a wish: the core
- *	does it below the limit, with what is to be had without effort.  Not called while a
- *	policy has a @fill op.  Of several policies the first is asked.  May
- *	sleep, but somebody waits.  No entry is busy.
+ *	does it below the limit, with what is to be had without effort.  Not
+ *	called while a policy has a @fill op.  Of several policies the first is
+ *	asked.  May sleep, but somebody waits.  No entry is busy.
  * @fetch: Bring the content of @token into @page; page->index is where in the
  *	file.  May sleep; allocate with GFP_NOIO.  The entry is busy.  @flags:
  *	KVM_DMM_FETCH_*; with KVM_DMM_FETCH_NOWAIT -EAGAIN has whoever accesses

@@ -123,6 +123,12 @@ static unsigned int dmm_around_zero(struct kvm_dmm_pool *pool,
  * The same for shared frames at some places, as dmm_fault_cow() does it for one,
  * but they are taken out of the page tables together.  There are pages for @got
  * copies; what has no other user needs none.
+ *
+ * The size needs no look here, other than in dmm_around_install(): truncation
+ * walks the map after it has set the size.  If it was here before, nothing is
+ * shared any more; if not, it waits for the busy bit and drops the copy.  A slot
+ * that is bound or goes meanwhile, or a change by somebody else, meets busy
+ * entries as with any change: see change.c.
  */
 static unsigned int dmm_around_copy(struct kvm_dmm_pool *pool,
 				    struct kvm_dmm_region *region, pgoff_t base,
@@ -191,6 +197,7 @@ static bool dmm_around_batch(struct kvm_dmm_pool *pool,
 	return last_user || got == nr;
 }
 
+/* Not inlined: a fault that wants one page needs nothing of it. */
 static noinline void dmm_fill_window(struct kvm_dmm_pool *pool,
 				     struct kvm_dmm_region *region,
 				     const struct kvm_dmm_around *around,
