@@ -146,6 +146,11 @@ DMM_TEST(clone, sequence)
 	guest = dmm_guest_create(1);
 	dmm_guest_add_mem(guest, &copy);
 	EXPECT_EQ(0, dmm_guest_bad_pages(guest, DMM_GPA, PAGES, 1));
+	dmm_guest_fill(guest, DMM_GPA, 40, 2);
+	/* What was copied ahead is what the guest reads, not the frame it had mapped. */
+	EXPECT_TRUE(dmm_pool_ok(copy.ino));
+	dmm_fill(page(&copy, 40), 40, 8, 9);
+	EXPECT_EQ(0, dmm_guest_bad_pages(guest, DMM_GPA + 40 * DMM_PAGE, 8, 9));
 	dmm_guest_fill(guest, DMM_GPA, PAGES / 2, 2);
 	EXPECT_EQ(SIZE / 2, resident(&copy));
 	EXPECT_EQ(PAGES / 2, stat(&copy, "cow"));
