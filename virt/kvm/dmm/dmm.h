@@ -128,7 +128,8 @@ struct dmm_stats {
  * @nr_fillers: attached policies with a fill op
  * @nr_around: attached policies with an around op
  * @nr_reclaimers: attached policies with a reclaim op
- * @nr_sharers: attached policies with a lookup, match or publish op
+ * @nr_sharers: attached policies with a match op
+ * @nr_publishers: attached policies with a lookup or publish op
  * @nr_ahead: attached policies whose ahead op is to be called
  * @eject_work: detaches ejected policies
  * @name: of the file, NULL without one; protected by dmm_names_lock
@@ -172,6 +173,7 @@ struct kvm_dmm_pool {
 	unsigned int nr_around;
 	unsigned int nr_reclaimers;
 	unsigned int nr_sharers;
+	unsigned int nr_publishers;
 	atomic_t nr_ahead;
 	struct work_struct eject_work;
 

@@ -280,6 +280,15 @@ install:
 }
 
 /*
+ * May pools share what comes from tokens?  Without a domain what no other pool
+ * may join is better off writable.
+ */
+static bool dmm_may_publish(struct kvm_dmm_pool *pool)
+{
+	return READ_ONCE(pool->nr_publishers) && READ_ONCE(pool->domain[0]);
+}
+
+/*
  * Busy entry with a token: use the frame of @shared for it, if that can still
  * be had.  Gives the handle back.
  */
@@ -343,7 +352,7 @@ static bool dmm_fault_share(struct dmm_fault *fault, struct page *page,
 		dmm_fault_free(fault, page);
 		return true;
 	}
-	if (!dmm_wants_publish(pool, fault->e))
+	if (!dmm_may_publish(pool) || !dmm_wants_publish(pool, fault->e))
 		return false;
 	shared = dmm_shared_create(pool, fault->index, page);
 	if (!shared)
@@ -369,7 +378,6 @@ static int dmm_fault_fetch(struct dmm_fault *fault, struct page **pagep)
 	u64 token = dmm_token(fault->e);
 	unsigned int flags = 0;
 	struct page *page;
-	bool share;
 	u64 new;
 	int r;
 
@@ -382,8 +390,7 @@ static int dmm_fault_fetch(struct dmm_fault *fault, struct page **pagep)
 	if ((fault->flags & (DMM_PROCESS | DMM_WRITE)) == DMM_PROCESS)
 		flags |= KVM_DMM_FETCH_PROCESS;
 
-	share = READ_ONCE(pool->nr_sharers) && !(fault->flags & DMM_WRITE);
-	if (share) {
+	if (!(fault->flags & DMM_WRITE) && dmm_may_publish(pool)) {
 		r = dmm_fault_lookup(fault, pagep);
 		if (r != -ENOENT)
 			return r;
@@ -406,7 +413,7 @@ static int dmm_fault_fetch(struct dmm_fault *fault, struct page **pagep)
 		goto free;
 	}
 	dmm_count(pool, DMM_STAT_fetch);
-	if (share && dmm_fault_share(fault, page, r, pagep))
+	if (!(fault->flags & DMM_WRITE) && dmm_fault_share(fault, page, r, pagep))
 		return 0;
 	new = dmm_mk_frame(page_to_pfn(page));
 	if (r > 0 && (fault->flags & DMM_WRITE))

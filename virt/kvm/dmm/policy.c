@@ -134,7 +134,7 @@ static struct kvm_dmm_policy *dmm_find_policy(struct kvm_dmm_pool *pool,
 static void dmm_count_policies(struct kvm_dmm_pool *pool)
 {
 	unsigned int lazy = 0, fillers = 0, around = 0, reclaimers = 0;
-	unsigned int sharers = 0;
+	unsigned int sharers = 0, publishers = 0;
 	struct kvm_dmm_policy *policy;
 
 	lockdep_assert_held(&pool->policy_mutex);
@@ -145,14 +145,15 @@ static void dmm_count_policies(struct kvm_dmm_pool *pool)
 		fillers += !!policy->ops->fill;
 		around += !!policy->ops->around;
 		reclaimers += !!policy->ops->reclaim;
-		sharers += policy->ops->lookup || policy->ops->match ||
-			   policy->ops->publish;
+		sharers += !!policy->ops->match;
+		publishers += policy->ops->lookup || policy->ops->publish;
 	}
 	WRITE_ONCE(pool->nr_lazy, lazy);
 	WRITE_ONCE(pool->nr_fillers, fillers);
 	WRITE_ONCE(pool->nr_around, around);
 	WRITE_ONCE(pool->nr_reclaimers, reclaimers);
 	WRITE_ONCE(pool->nr_sharers, sharers);
+	WRITE_ONCE(pool->nr_publishers, publishers);
 }
 
 /*
@@ -706,8 +707,7 @@ struct kvm_dmm_shared *dmm_match_content(struct kvm_dmm_pool *pool,
  * @pool: the pool
  * @e: a busy entry with a token
  *
- * Return: True if the policy has a publish op, and the pool a domain: what no
- *	other pool may join is better off writable.
+ * Return: True if the policy has a publish op.
  */
 bool dmm_wants_publish(struct kvm_dmm_pool *pool, u64 e)
 {
@@ -718,8 +718,7 @@ bool dmm_wants_publish(struct kvm_dmm_pool *pool, u64 e)
 	idx = srcu_read_lock(&pool->policy_srcu);
 	policy = srcu_dereference(pool->by_id[dmm_policy_id(e)],
 				  &pool->policy_srcu);
-	wants = policy->ops->publish && !READ_ONCE(policy->ejected) &&
-		READ_ONCE(pool->domain[0]);
+	wants = policy->ops->publish && !READ_ONCE(policy->ejected);
 	srcu_read_unlock(&pool->policy_srcu, idx);
 	return wants;
 }
