@@ -37,6 +37,7 @@ struct kvm_dmm_shared;	/* handle of a shared frame */
 #define KVM_DMM_FETCH_AHEAD	BIT(1)	/* by kvm_dmm_fetch(), not by an access */
 #define KVM_DMM_FETCH_INTR	BIT(2)	/* any signal ends a wait, not just fatal ones */
 #define KVM_DMM_FETCH_PROCESS	BIT(3)	/* a process reads it, not the guest */
+#define KVM_DMM_FETCH_AROUND	BIT(4)	/* because of fetch_around, not touched */
 
 /**
  * enum kvm_dmm_kind - what the map has at an offset
@@ -119,14 +120,15 @@ struct kvm_dmm_reclaim {
 };
 
 /**
- * struct kvm_dmm_around - what to fill with a page that is written first
+ * struct kvm_dmm_around - what to fill or fetch with a page that is touched
  * @index: page offset of the page
  * @copy: the page has a shared frame, and so has what else is meant: it gets
- *	frames of its own with the same content; otherwise all of it is absent
+ *	frames of its own with the same content; otherwise all of it is absent,
+ *	or with the @fetch_around op a token of the policy
  * @first: first page offset to fill, at first @index
  * @last: last page offset to fill, at first @index
- * @block: rather all of the region, in one piece, if nothing is in it yet; not
- *	with @copy
+ * @block: rather all of the region, in one piece, if nothing is in it yet; only
+ *	of what is absent
  *
  * [@first, @last] has @index in it and does not leave its region.
  */
@@ -175,6 +177,11 @@ struct kvm_dmm_around {
  *	is no errno of system calls, of -EAGAIN and -EBUSY, and of -EINTR without
  *	a signal, as with @fill.  A policy whose fetch fails
  *	with -EUCLEAN is broken and is not asked for anything but fetch again.
+ * @fetch_around: The guest has touched @token, which is about to be fetched:
+ *	say which other tokens of the policy to fetch in the same exit.  It is a
+ *	wish, as with @around.  @fetch is called for each with
+ *	KVM_DMM_FETCH_NOWAIT and KVM_DMM_FETCH_AROUND; with -EAGAIN the token
+ *	stays.  May not sleep.  The entry is busy.
  * @free_token: The content of @token is no longer needed.  May sleep.
  *	Mandatory with @fetch.
  * @dup_token: The file of @policy is cloned to that of @to, or a shared frame
@@ -228,6 +235,8 @@ struct kvm_dmm_policy_ops {
 		       struct kvm_dmm_around *around);
 	int (*fetch)(struct kvm_dmm_policy *policy, u64 token,
 		     struct page *page, unsigned int flags);
+	void (*fetch_around)(struct kvm_dmm_policy *policy, u64 token,
+			     struct kvm_dmm_around *around);
 	void (*free_token)(struct kvm_dmm_policy *policy, u64 token);
 	int (*dup_token)(struct kvm_dmm_policy *policy, u64 token,
 			 struct kvm_dmm_policy *to, u64 *new);

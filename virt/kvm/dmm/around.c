@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * Dynamic memory mapping: fault-around, filling or copying more than the page
- * that is touched.
+ * Dynamic memory mapping: fault-around, filling, copying or bringing back more
+ * than the page that is touched.
  *
  * A policy says what; here it is filled, and kvm_dmm_map_around() has it mapped
  * with the page that was touched.  Nothing here is more than a favour: what is
@@ -79,9 +79,18 @@ bool dmm_around_room(struct kvm_dmm_pool *pool, unsigned long nr)
 }
 
 /*
- * Make a frame of a page.  An entry in whose place the page of zeros may be
- * mapped would have to be unmapped first: it is left alone.
+ * Is an entry of the kind that a window is for?  Absent ones in whose place the
+ * page of zeros may be mapped would have to be unmapped first: they are left
+ * alone.
  */
+static bool dmm_around_like(u64 e, u64 like)
+{
+	if (dmm_kind(like) == KVM_DMM_ABSENT)
+		return !e;
+	return !(e & DMM_BUSY) && !((e ^ like) & (DMM_KIND | DMM_POLICY));
+}
+
+/* Make a frame of a page, for an entry that is absent. */
 static bool dmm_around_install(struct kvm_dmm_pool *pool,
 			       struct kvm_dmm_region *region, pgoff_t index,
 			       struct page *page)
@@ -170,10 +179,49 @@ static unsigned int dmm_around_copy(struct kvm_dmm_pool *pool,
 	return used;
 }
 
-/* Fill or copy at some places; false when that is all. */
+/* A token is brought back, if its policy finds it worth it. */
+static bool dmm_around_fetch_one(struct kvm_dmm_pool *pool,
+				 struct kvm_dmm_region *region, pgoff_t index,
+				 u64 like, struct page *page)
+{
+	u64 *entry = dmm_entry(region, index);
+	u64 e = READ_ONCE(*entry);
+	int r = -EAGAIN;
+
+	if (!dmm_around_like(e, like) || !dmm_trylock(region, entry, e))
+		return false;
+	page->index = index;
+	/* The size as in dmm_fault_lock(). */
+	if (likely(index < dmm_pages(pool)))
+		r = dmm_fetch_token(pool, e, page, KVM_DMM_FETCH_NOWAIT |
+				    KVM_DMM_FETCH_AROUND, NULL);
+	if (r < 0)
+		dmm_unlock(region, entry, e);
+	else
+		dmm_token_to_frame(pool, region, index, e, page, r);
+	return r >= 0;
+}
+
+static unsigned int dmm_around_fetch(struct kvm_dmm_pool *pool,
+				     struct kvm_dmm_region *region,
+				     pgoff_t base, const u16 *place,
+				     unsigned int nr, u64 like,
+				     struct page **pages)
+{
+	unsigned int i, used = 0;
+
+	for (i = 0; i < nr; i++)
+		used += dmm_around_fetch_one(pool, region, base + place[i],
+					     like, pages[used]);
+	this_cpu_add(pool->stats->count[DMM_STAT_fetch], used);
+	this_cpu_add(pool->stats->count[DMM_STAT_fetch_around], used);
+	return used;
+}
+
+/* Do it at some places; false when that is all. */
 static bool dmm_around_batch(struct kvm_dmm_pool *pool,
 			     struct kvm_dmm_region *region, pgoff_t base,
-			     const u16 *place, unsigned int nr, bool copy,
+			     const u16 *place, unsigned int nr, u64 like,
 			     bool last_user)
 {
 	unsigned int got = 0, charged = 0, used, i;
@@ -185,12 +233,20 @@ static bool dmm_around_batch(struct kvm_dmm_pool *pool,
 	else if (!last_user)
 		return false;
 	if (charged)
-		got = dmm_frame_alloc_bulk(pages, nr, !copy);
-	if (copy)
+		got = dmm_frame_alloc_bulk(pages, nr, dmm_kind(like) ==
+					   KVM_DMM_ABSENT);
+	switch (dmm_kind(like)) {
+	case KVM_DMM_SHARED:
 		used = dmm_around_copy(pool, region, base, place, nr, pages,
 				       got);
-	else
+		break;
+	case KVM_DMM_TOKEN:
+		used = dmm_around_fetch(pool, region, base, place, got, like,
+					pages);
+		break;
+	default:
 		used = dmm_around_zero(pool, region, base, place, got, pages);
+	}
 	dmm_uncharge(pool, charged - used);
 	for (i = used; i < got; i++)
 		put_page(pages[i]);
@@ -201,50 +257,51 @@ static bool dmm_around_batch(struct kvm_dmm_pool *pool,
 static noinline void dmm_fill_window(struct kvm_dmm_pool *pool,
 				     struct kvm_dmm_region *region,
 				     const struct kvm_dmm_around *around,
-				     bool last_user)
+				     u64 like, bool last_user)
 {
 	pgoff_t base = round_down(around->index, KVM_DMM_REGION_PAGES);
+	/* A policy may want what it must not. */
+	pgoff_t first = max(around->first, base);
+	pgoff_t last = min(around->last, base + KVM_DMM_REGION_PAGES - 1);
 	u16 place[DMM_AROUND_BATCH];
 	unsigned int nr = 0;
 	pgoff_t index;
-	u64 e;
 
-	if (WARN_ON_ONCE(around->first < base ||
-			 around->last >= base + KVM_DMM_REGION_PAGES))
-		return;
-	dmm_set_filled(pool, around->first, around->last);
-	for (index = around->first; index <= around->last; index++) {
-		e = READ_ONCE(*dmm_entry(region, index));
-		if (around->copy ? dmm_kind(e) != KVM_DMM_SHARED : e)
+	dmm_set_filled(pool, first, last);
+	for (index = first; index <= last; index++) {
+		if (!dmm_around_like(READ_ONCE(*dmm_entry(region, index)),
+				     like))
 			continue;
 		place[nr++] = index - base;
 		if (nr < DMM_AROUND_BATCH)
 			continue;
-		if (!dmm_around_batch(pool, region, base, place, nr,
-				      around->copy, last_user))
+		if (!dmm_around_batch(pool, region, base, place, nr, like,
+				      last_user))
 			break;
 		nr = 0;
 	}
-	if (nr && index > around->last)
-		dmm_around_batch(pool, region, base, place, nr, around->copy,
+	if (nr && index > last)
+		dmm_around_batch(pool, region, base, place, nr, like,
 				 last_user);
 }
 
 /**
- * dmm_fill_around - fill or copy what a policy wants to have with a page
+ * dmm_fill_around - do with what is around a page as a policy wants
  * @pool: the pool
  * @region: the region
  * @around: the page, which is there by now, and what else
+ * @like: the entry as it was: others are filled, copied or fetched as it was
  * @last_user: the page had a shared frame without other users; so may have those
  *	around it, which takes no memory
  *
  * Context: No busy bit is held.
  */
 void dmm_fill_around(struct kvm_dmm_pool *pool, struct kvm_dmm_region *region,
-		     const struct kvm_dmm_around *around, bool last_user)
+		     const struct kvm_dmm_around *around, u64 like,
+		     bool last_user)
 {
 	if (around->first == around->last)
 		dmm_set_filled(pool, around->first, around->last);
 	else
-		dmm_fill_window(pool, region, around, last_user);
+		dmm_fill_window(pool, region, around, like, last_user);
 }

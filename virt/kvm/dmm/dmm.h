@@ -76,6 +76,7 @@ struct kvm_dmm_region {
 	S(cow_around)		/* of these, before they were written */ \
 	S(take_over)		/* the same by its last user */		\
 	S(fetch)		/* token became a frame */		\
+	S(fetch_around)		/* of these, before they were touched */ \
 	S(fetch_failed)							\
 	S(token)		/* frame became a token */		\
 	S(drop)			/* frame or token given up */		\
@@ -352,6 +353,10 @@ void dmm_batch_set(struct kvm_dmm_batch *batch, pgoff_t index, u64 new);
 void dmm_drop_range(struct kvm_dmm_pool *pool, pgoff_t first, pgoff_t last);
 
 /* fault.c */
+void dmm_token_to_frame(struct kvm_dmm_pool *pool,
+			struct kvm_dmm_region *region, pgoff_t index, u64 e,
+			struct page *page, bool kept);
+
 #define DMM_WRITE	BIT(0)	/* the access writes */
 #define DMM_ATOMIC	BIT(1)	/* must not sleep: only what is mapped anyway */
 #define DMM_NOWAIT	BIT(2)	/* -EAGAIN rather than waiting for long */
@@ -375,7 +380,8 @@ bool dmm_around_room(struct kvm_dmm_pool *pool, unsigned long nr);
 bool dmm_filled_around(struct kvm_dmm_pool *pool, pgoff_t index, pgoff_t *first,
 		       pgoff_t *last);
 void dmm_fill_around(struct kvm_dmm_pool *pool, struct kvm_dmm_region *region,
-		     const struct kvm_dmm_around *around, bool last_user);
+		     const struct kvm_dmm_around *around, u64 like,
+		     bool last_user);
 
 /**
  * dmm_may_fill_around - may a fault fill more than it needs?
@@ -467,7 +473,7 @@ int dmm_fill_content(struct kvm_dmm_pool *pool, pgoff_t index,
 		     struct page *page);
 void dmm_ask_around(struct kvm_dmm_pool *pool, struct kvm_dmm_around *around);
 int dmm_fetch_token(struct kvm_dmm_pool *pool, u64 e, struct page *page,
-		    unsigned int flags);
+		    unsigned int flags, struct kvm_dmm_around *around);
 void dmm_free_token(struct kvm_dmm_pool *pool, unsigned int id, u64 token);
 int dmm_dup_token(struct kvm_dmm_pool *pool, u64 e, struct kvm_dmm_pool *to,
 		  u64 *new);

@@ -154,7 +154,7 @@ static int dmm_fault_fill(struct dmm_fault *fault, struct page **pagep)
 	dmm_count(fault->pool, DMM_STAT_fill);
 	dmm_fault_install(fault, page, dmm_mk_frame(page_to_pfn(page)));
 	*pagep = page;
-	dmm_fill_around(fault->pool, fault->region, &around, false);
+	dmm_fill_around(fault->pool, fault->region, &around, fault->e, false);
 	return 0;
 unlock:
 	dmm_unlock(fault->region, fault->entry, fault->e);
@@ -275,7 +275,8 @@ static int dmm_fault_cow(struct dmm_fault *fault, struct page **pagep)
 install:
 	dmm_fault_install(fault, page, dmm_mk_frame(page_to_pfn(page)));
 	*pagep = page;
-	dmm_fill_around(fault->pool, fault->region, &around, page == shared);
+	dmm_fill_around(fault->pool, fault->region, &around, fault->e,
+			page == shared);
 	return 0;
 }
 
@@ -370,15 +371,43 @@ static bool dmm_fault_share(struct dmm_fault *fault, struct page *page,
 	return true;
 }
 
+/**
+ * dmm_token_to_frame - publish a page with the content of a token
+ * @pool: the pool
+ * @region: the region
+ * @index: page offset of an entry that is busy
+ * @e: its value, a token
+ * @page: the page, charged to the pool
+ * @kept: the policy keeps the content
+ */
+void dmm_token_to_frame(struct kvm_dmm_pool *pool,
+			struct kvm_dmm_region *region, pgoff_t index, u64 e,
+			struct page *page, bool kept)
+{
+	u64 new = dmm_mk_frame(page_to_pfn(page));
+
+	if (kept)
+		new = dmm_mk_kept(page_to_pfn(page), dmm_policy_id(e));
+	atomic_long_dec(&pool->nr_tokens);
+	dmm_frame_own(pool, page, index);
+	if (kept)
+		set_page_private(page, dmm_token(e));
+	trace_kvm_dmm_map(pool, index, new);
+	dmm_unlock(region, dmm_entry(region, index), new);
+}
+
 /* Token: the policy brings the content back. */
 static int dmm_fault_fetch(struct dmm_fault *fault, struct page **pagep)
 {
 	struct kvm_dmm_pool *pool = fault->pool;
-	unsigned int id = dmm_policy_id(fault->e);
-	u64 token = dmm_token(fault->e);
+	struct kvm_dmm_around around = {
+		.index = fault->index,
+		.first = fault->index,
+		.last = fault->index,
+	};
+	bool exact, write = fault->flags & DMM_WRITE;
 	unsigned int flags = 0;
 	struct page *page;
-	u64 new;
 	int r;
 
 	if (fault->flags & DMM_NOWAIT)
@@ -387,10 +416,10 @@ static int dmm_fault_fetch(struct dmm_fault *fault, struct page **pagep)
 		flags |= KVM_DMM_FETCH_AHEAD;
 	if (fault->flags & DMM_INTR)
 		flags |= KVM_DMM_FETCH_INTR;
-	if ((fault->flags & (DMM_PROCESS | DMM_WRITE)) == DMM_PROCESS)
+	if ((fault->flags & DMM_PROCESS) && !write)
 		flags |= KVM_DMM_FETCH_PROCESS;
 
-	if (!(fault->flags & DMM_WRITE) && dmm_may_publish(pool)) {
+	if (!write && dmm_may_publish(pool)) {
 		r = dmm_fault_lookup(fault, pagep);
 		if (r != -ENOENT)
 			return r;
@@ -402,7 +431,9 @@ static int dmm_fault_fetch(struct dmm_fault *fault, struct page **pagep)
 	if (r)
 		goto free;
 	page->index = fault->index;
-	r = dmm_fetch_token(pool, fault->e, page, flags);
+	exact = fault->flags & (DMM_PROCESS | DMM_SPARE | DMM_EXACT);
+	r = dmm_fetch_token(pool, fault->e, page, flags,
+			    exact ? NULL : &around);
 	if (r < 0) {
 		/* Content that takes time: as with an entry that is busy. */
 		if (r == -EAGAIN)
@@ -413,21 +444,17 @@ static int dmm_fault_fetch(struct dmm_fault *fault, struct page **pagep)
 		goto free;
 	}
 	dmm_count(pool, DMM_STAT_fetch);
-	if (!(fault->flags & DMM_WRITE) && dmm_fault_share(fault, page, r, pagep))
+	if (!write && dmm_fault_share(fault, page, r, pagep))
 		return 0;
-	new = dmm_mk_frame(page_to_pfn(page));
-	if (r > 0 && (fault->flags & DMM_WRITE))
-		dmm_free_token(pool, id, token);
-	else if (r > 0)
-		new = dmm_mk_kept(page_to_pfn(page), id);
-	atomic_long_dec(&pool->nr_tokens);
-	dmm_frame_own(pool, page, fault->index);
-	if (new & DMM_KEPT)
-		set_page_private(page, token);
+	if (r > 0 && write)
+		dmm_free_token(pool, dmm_policy_id(fault->e),
+			       dmm_token(fault->e));
 	get_page(page);
-	trace_kvm_dmm_map(pool, fault->index, new);
-	dmm_unlock(fault->region, fault->entry, new);
+	dmm_token_to_frame(pool, fault->region, fault->index, fault->e, page,
+			   r > 0 && !write);
 	*pagep = page;
+	if (around.first != around.last)
+		dmm_fill_around(pool, fault->region, &around, fault->e, false);
 	return 0;
 free:
 	dmm_fault_free(fault, page);

@@ -569,11 +569,12 @@ void dmm_ask_around(struct kvm_dmm_pool *pool, struct kvm_dmm_around *around)
  * @e: a busy entry with a token
  * @page: page for the content
  * @flags: KVM_DMM_FETCH_*
+ * @around: in: the page; out: what else to fetch; or NULL
  *
  * Return: As the fetch op; -EAGAIN only with KVM_DMM_FETCH_NOWAIT.
  */
 int dmm_fetch_token(struct kvm_dmm_pool *pool, u64 e, struct page *page,
-		    unsigned int flags)
+		    unsigned int flags, struct kvm_dmm_around *around)
 {
 	struct kvm_dmm_policy *policy;
 	int idx, r;
@@ -581,6 +582,8 @@ int dmm_fetch_token(struct kvm_dmm_pool *pool, u64 e, struct page *page,
 	idx = srcu_read_lock(&pool->policy_srcu);
 	policy = srcu_dereference(pool->by_id[dmm_policy_id(e)],
 				  &pool->policy_srcu);
+	if (around && policy->ops->fetch_around && !READ_ONCE(policy->ejected))
+		policy->ops->fetch_around(policy, dmm_token(e), around);
 	r = policy->ops->fetch(policy, dmm_token(e), page, flags);
 	if (r == -EUCLEAN)
 		dmm_eject(policy, "fetch", r);

@@ -23,6 +23,9 @@
 /* Entries that are busy at once: a guest that touches one waits for all. */
 #define DMM_SWAP_CHUNK	64U
 
+/* Same-filled pages that come back with one exit. */
+#define DMM_SAME_MAX	32U
+
 static const char * const dmm_swap_compressors[] = { "lz4", "zstd", NULL };
 
 static ssize_t backing_show(struct kvm_dmm_policy *policy, char *buf)
@@ -191,6 +194,27 @@ static void dmm_swap_detach(struct kvm_dmm_policy *policy)
 	kfree(swap);
 }
 
+/*
+ * Same-filled pages that a guest touches in sequence: to bring one back takes so
+ * little that what counts are the guest's exits.  So more and more come with
+ * one; what is compressed does not, as to have guessed wrong would cost more.
+ */
+static void dmm_swap_fetch_around(struct kvm_dmm_policy *policy, u64 token,
+				  struct kvm_dmm_around *around)
+{
+	struct dmm_swap *swap = policy->priv;
+	unsigned int nr = 1;
+
+	if (!dmm_store_is_same(token))
+		return;
+	if (around->index == READ_ONCE(swap->same_next))
+		nr = clamp(READ_ONCE(swap->same_nr) * 2, 1U, DMM_SAME_MAX);
+	around->last = min(around->index + nr - 1,
+			   around->index | (KVM_DMM_REGION_PAGES - 1));
+	WRITE_ONCE(swap->same_next, around->last + 1);
+	WRITE_ONCE(swap->same_nr, nr);
+}
+
 static int dmm_swap_fetch(struct kvm_dmm_policy *policy, u64 token,
 			  struct page *page, unsigned int flags)
 {
@@ -200,6 +224,8 @@ static int dmm_swap_fetch(struct kvm_dmm_policy *policy, u64 token,
 	bool active;
 	int r;
 
+	if ((flags & KVM_DMM_FETCH_AROUND) && !dmm_store_is_same(token))
+		return -EAGAIN;
 	r = dmm_store_fetch(&swap->store, token, page, flags);
 	trace_kvm_dmm_swap_in(policy->pool, page->index,
 			      dmm_store_in_memory(token), flags, r);
@@ -210,11 +236,12 @@ static int dmm_swap_fetch(struct kvm_dmm_policy *policy, u64 token,
 	if (READ_ONCE(swap->writeback_by) == current)
 		return r;
 	spin_lock(&swap->lock);
-	if (flags & KVM_DMM_FETCH_PROCESS) {
+	if (flags & (KVM_DMM_FETCH_PROCESS | KVM_DMM_FETCH_AROUND)) {
 		/*
-		 * Migration and dumps read everything once: that says nothing
-		 * about what the guest uses.  Let the page go when it is passed
-		 * next, unless the guest has accessed it by then.
+		 * Migration and dumps read everything once, and what came with
+		 * another page was not accessed: that says nothing about what
+		 * the guest uses.  Let the page go when it is passed next,
+		 * unless the guest has accessed it by then.
 		 */
 		dmm_age_become(&swap->age, &region->state[i], DMM_AGE_INACTIVE);
 		region->idle[i] = DMM_COLD_MAX;
@@ -228,7 +255,8 @@ static int dmm_swap_fetch(struct kvm_dmm_policy *policy, u64 token,
 	if (r && dmm_store_in_memory(token))
 		region->state[i] |= DMM_AGE_KEPT;
 	spin_unlock(&swap->lock);
-	kvm_dmm_policy_count(policy, DMM_SWAP_refault, 1);
+	if (!(flags & KVM_DMM_FETCH_AROUND))
+		kvm_dmm_policy_count(policy, DMM_SWAP_refault, 1);
 	if (active)
 		kvm_dmm_policy_count(policy, DMM_SWAP_refault_active, 1);
 	return r;
@@ -642,6 +670,7 @@ static struct kvm_dmm_policy_ops dmm_swap_ops = {
 	.attach = dmm_swap_attach,
 	.detach = dmm_swap_detach,
 	.fetch = dmm_swap_fetch,
+	.fetch_around = dmm_swap_fetch_around,
 	.free_token = dmm_swap_free_token,
 	.dup_token = dmm_swap_dup_token,
 	.reclaim = dmm_swap_reclaim,

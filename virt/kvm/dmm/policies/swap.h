@@ -183,6 +183,9 @@ struct dmm_swap_region {
  * @age: all pages together
  * @hand: page offset where the hand goes on
  * @nr_refaults: pages that came back since the last pass for cold pages
+ * @same_next: page offset after the last same-filled pages that came back
+ *	together; with @same_nr read and written without the lock, for a guess
+ * @same_nr: how many were wanted then
  * @cold_work: takes cold pages out; has @cold_need for itself
  * @cold_need: see dmm_cold_adapt()
  */
@@ -199,6 +202,8 @@ struct dmm_swap {
 	struct dmm_age age;
 	pgoff_t hand;
 	unsigned long nr_refaults;
+	pgoff_t same_next;
+	unsigned int same_nr;
 
 	struct delayed_work cold_work;
 	unsigned int cold_need;
@@ -232,6 +237,7 @@ int dmm_store_page(struct dmm_swap_store *store, struct kvm_dmm_batch *batch,
 		   pgoff_t index, struct dmm_writer *writer);
 int dmm_store_fetch(struct dmm_swap_store *store, u64 token, struct page *page,
 		    unsigned int flags);
+bool dmm_store_is_same(u64 token);
 bool dmm_store_in_memory(u64 token);
 u64 dmm_slot_token(struct dmm_slot *slot);
 int dmm_store_dup(struct dmm_swap_store *store, u64 token,

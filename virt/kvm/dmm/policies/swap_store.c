@@ -413,6 +413,25 @@ int dmm_store_fetch(struct dmm_swap_store *store, u64 token, struct page *page,
 }
 
 /**
+ * dmm_store_is_same - is content one repeated word?
+ * @token: the token
+ *
+ * Context: The token's entry is busy.
+ * Return: True if so: to bring it back takes next to nothing.
+ */
+bool dmm_store_is_same(u64 token)
+{
+	switch (dmm_token_kind(token)) {
+	case DMM_TOKEN_OBJECT:
+		return !dmm_token_object(token)->size;
+	case DMM_TOKEN_SLOT:
+		return false;
+	default:
+		return true;
+	}
+}
+
+/**
  * dmm_store_in_memory - does a copy take memory?
  * @token: the token of a kept copy
  *

@@ -40,6 +40,18 @@ enum {
 	DMM_BAD_RECLAIM_BOUNCE,	/* bring back at once what was taken out */
 };
 
+/* What is to be fetched with a page. */
+static const char *const dmm_bad_windows[] = {
+	"none", "all", "others", "backwards", NULL
+};
+
+enum {
+	DMM_BAD_WINDOW_NONE,
+	DMM_BAD_WINDOW_ALL,		/* more than a region */
+	DMM_BAD_WINDOW_OTHERS,		/* another region */
+	DMM_BAD_WINDOW_BACKWARDS,	/* the end before the start */
+};
+
 enum {
 	DMM_BAD_ATTACH,
 	DMM_BAD_FILL,
@@ -47,6 +59,7 @@ enum {
 	DMM_BAD_RECLAIM_RESULT,
 	DMM_BAD_RECLAIM,
 	DMM_BAD_SLEEP_MS,	/* in each op */
+	DMM_BAD_WINDOW,
 };
 
 static struct kvm_dmm_policy_ops dmm_bad_ops;
@@ -112,6 +125,24 @@ static int dmm_bad_fetch(struct kvm_dmm_policy *policy, u64 token,
 	copy_highpage(page, copy);
 	dmm_bad_free_token(policy, token);
 	return 0;
+}
+
+static void dmm_bad_fetch_around(struct kvm_dmm_policy *policy, u64 token,
+				 struct kvm_dmm_around *around)
+{
+	switch (kvm_dmm_value(policy, DMM_BAD_WINDOW)) {
+	case DMM_BAD_WINDOW_ALL:
+		around->first = 0;
+		around->last = ULONG_MAX;
+		break;
+	case DMM_BAD_WINDOW_OTHERS:
+		around->first += KVM_DMM_REGION_PAGES;
+		around->last += 2 * KVM_DMM_REGION_PAGES;
+		break;
+	case DMM_BAD_WINDOW_BACKWARDS:
+		around->first++;
+		break;
+	}
 }
 
 static int dmm_bad_store_page(struct kvm_dmm_policy *policy,
@@ -299,6 +330,7 @@ static const struct kvm_dmm_tunable dmm_bad_tunables[] = {
 	},
 	[DMM_BAD_RECLAIM] = { .name = "reclaim", .choices = dmm_bad_reclaims },
 	[DMM_BAD_SLEEP_MS] = { .name = "sleep_ms", .max = 60000 },
+	[DMM_BAD_WINDOW] = { .name = "window", .choices = dmm_bad_windows },
 	{ .name = "compressed", .store = compressed_store },
 	{ .name = "probe", .store = probe_store },
 	{}
@@ -312,6 +344,7 @@ static struct kvm_dmm_policy_ops dmm_bad_ops = {
 	.detach = dmm_bad_detach,
 	.fill = dmm_bad_fill,
 	.fetch = dmm_bad_fetch,
+	.fetch_around = dmm_bad_fetch_around,
 	.free_token = dmm_bad_free_token,
 	.reclaim = dmm_bad_reclaim,
 };

@@ -131,6 +131,27 @@ DMM_TEST(bad, fetch)
 }
 
 /* A broken store: ejected, stays for its tokens, and goes when they come. */
+/* What is fetched with a page does not leave its region. */
+DMM_TEST(bad, fetch_around)
+{
+	static const char * const window[] = { "all", "others", "backwards" };
+	unsigned int i;
+
+	for (i = 0; i < ARRAY_SIZE(window); i++) {
+		ASSERT_EQ(0, dmm_pool_set_bytes(self->ino, "reclaim", SIZE));
+		ASSERT_EQ(SIZE, dmm_pool_get(self->ino, "swapped_bytes"));
+		set(_metadata, self->ino, "window", window[i]);
+		EXPECT_EQ(0, dmm_guest_bad_pages(self->guest, DMM_GPA, 1, 1));
+		EXPECT_EQ(i ? DMM_PAGE : SIZE / 2,
+			  dmm_pool_get(self->ino, "resident_bytes")) {
+			TH_LOG("%s", window[i]);
+		}
+		EXPECT_EQ(0, dmm_guest_bad_pages(self->guest, DMM_GPA, PAGES, 1));
+	}
+	set(_metadata, self->ino, "window", "none");
+	recover(_metadata, self->guest, self->ino);
+}
+
 DMM_TEST(bad, fetch_unclean)
 {
 	ASSERT_EQ(0, dmm_pool_set_bytes(self->ino, "reclaim", SIZE / 2));

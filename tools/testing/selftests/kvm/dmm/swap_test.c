@@ -3,6 +3,7 @@
  * The swap policy: a guest that is bigger than its pool.
  */
 #include <signal.h>
+#include <string.h>
 
 #include "swap_util.h"
 
@@ -50,9 +51,51 @@ DMM_TEST(swap, all_kinds)
 	EXPECT_EQ(0, swapped(ino));
 	EXPECT_EQ(PAGES * 3 / 8, stat_of(ino, "in_same"));
 	EXPECT_EQ(PAGES * 5 / 8, stat_of(ino, "in_compressed"));
-	EXPECT_EQ(PAGES, stat_of(ino, "refault"));
+	/* Of three same-filled pages in a row the third comes with the second. */
+	EXPECT_EQ(PAGES / 8, dmm_pool_get(ino, "stats/fetch_around"));
+	EXPECT_EQ(PAGES * 7 / 8, stat_of(ino, "refault"));
 	/* What is in memory is brought back by the vCPU that wants it. */
 	EXPECT_EQ(0, vm_get_stat(self->guest->vm, "dmm_wait"));
+}
+
+static void read_all(struct __test_metadata *_metadata, struct dmm_guest *guest,
+		     enum dmm_op op)
+{
+	ASSERT_EQ(0, dmm_guest_run(guest, 0, op, DMM_GPA, PAGES, 0));
+}
+
+/* Same-filled pages that are touched in sequence come many at once. */
+DMM_TEST(swap, same_in_sequence)
+{
+	unsigned long ino = self->mem.ino;
+	uint64_t faults;
+
+	memset(self->mem.hva, 0x5a, SIZE);
+	reclaim_all(_metadata, ino);
+	faults = vm_get_stat(self->guest->vm, "dmm_resolved");
+	read_all(_metadata, self->guest, DMM_OP_READ);
+	/* With shadow paging each first access has an exit, to set a bit. */
+	if (kvm_is_tdp_enabled())
+		EXPECT_GE(PAGES / 16, vm_get_stat(self->guest->vm,
+						  "dmm_resolved") - faults);
+	EXPECT_LE(PAGES * 7 / 8, dmm_pool_get(ino, "stats/fetch_around"));
+	EXPECT_EQ(PAGES, stat_of(ino, "in_same"));
+	EXPECT_EQ(SIZE, resident(ino));
+	EXPECT_TRUE(dmm_pool_ok(ino));
+	EXPECT_EQ(0x5a, *(uint8_t *)self->mem.hva);
+	EXPECT_EQ(0, memcmp(self->mem.hva, self->mem.hva + 1, SIZE - 1));
+}
+
+/* Those that are touched here and there come alone. */
+DMM_TEST(swap, same_at_random)
+{
+	unsigned long ino = self->mem.ino;
+
+	memset(self->mem.hva, 0xa5, SIZE);
+	reclaim_all(_metadata, ino);
+	read_all(_metadata, self->guest, DMM_OP_READ_RANDOM);
+	EXPECT_GE(PAGES / 16, dmm_pool_get(ino, "stats/fetch_around"));
+	EXPECT_EQ(PAGES, stat_of(ino, "in_same"));
 }
 
 DMM_TEST(swap, host_reads_and_writes)
