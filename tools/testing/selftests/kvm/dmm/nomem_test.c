@@ -4,6 +4,8 @@
  *
  * Needs a kernel with fault injection, as the debug kernel has.
  */
+#include <linux/fs.h>
+#include <sys/ioctl.h>
 #include <sys/stat.h>
 
 #include "dmm_util.h"
@@ -12,6 +14,10 @@
 #define SIZE	(4UL << 20)
 #define PAGES	(SIZE / DMM_PAGE)
 #define PUNCH	(FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE)
+/* Pages of two regions. */
+#define FIRST	508
+#define NR	8
+#define GPA	(DMM_GPA + FIRST * DMM_PAGE)
 #define FAIL_NTH	"/proc/thread-self/fail-nth"
 #define DEBUGFS		"/sys/kernel/debug/"
 
@@ -146,34 +152,42 @@ DMM_TEST(nomem, create)
 	EXPECT_TRUE(dmm_pool_gone(last_ino));
 }
 
+static uint64_t bad_pages(struct dmm_mem *mem, uint64_t seed)
+{
+	return dmm_bad_pages(mem->hva + FIRST * DMM_PAGE, FIRST, NR, seed);
+}
+
+static void fill_pages(struct dmm_mem *mem, uint64_t seed)
+{
+	dmm_fill(mem->hva + FIRST * DMM_PAGE, FIRST, NR, seed);
+}
+
 static int pwrite_pages(int fd, const void *buf)
 {
-	ssize_t n = pwrite(fd, buf, 8 * DMM_PAGE, 508 * DMM_PAGE);
+	ssize_t n = pwrite(fd, buf, NR * DMM_PAGE, FIRST * DMM_PAGE);
 
 	if (n < 0)
 		return -errno;
-	return n == 8 * DMM_PAGE ? 0 : -ENOSPC;
+	return n == NR * DMM_PAGE ? 0 : -ENOSPC;
 }
 
 DMM_TEST(nomem, host_writes)
 {
-	void *buf = malloc(8 * DMM_PAGE);
+	void *buf = malloc(NR * DMM_PAGE);
 
 	ASSERT_NE(NULL, buf);
-	dmm_fill(buf, 508, 8, 1);
+	dmm_fill(buf, FIRST, NR, 1);
 	FOR_EACH_FAILURE(pwrite_pages(self->mem.fd, buf),
 			 fallocate(self->mem.fd, PUNCH, 0, SIZE));
 	ASSERT_EQ(0, pwrite_pages(self->mem.fd, buf));
-	EXPECT_EQ(0, dmm_guest_bad_pages(self->guest, DMM_GPA + 508 * DMM_PAGE,
-					 8, 1));
-	EXPECT_EQ(8 * DMM_PAGE, dmm_pool_get(self->mem.ino, "resident_bytes"));
+	EXPECT_EQ(0, dmm_guest_bad_pages(self->guest, GPA, NR, 1));
+	EXPECT_EQ(NR * DMM_PAGE, dmm_pool_get(self->mem.ino, "resident_bytes"));
 }
 
 /* Only KVM_RUN is to fail, not what the library does with its result. */
 static int guest_fill(struct dmm_guest *guest)
 {
-	return dmm_guest_run_once(guest, 0, DMM_OP_FILL,
-				  DMM_GPA + 508 * DMM_PAGE, 8, 1);
+	return dmm_guest_run_once(guest, 0, DMM_OP_FILL, GPA, NR, 1);
 }
 
 /* A vCPU that failed goes on where it was. */
@@ -184,8 +198,8 @@ DMM_TEST(nomem, guest_writes)
 			  fallocate(self->mem.fd, PUNCH, 0, SIZE)));
 	ASSERT_EQ(0, guest_fill(self->guest));
 	ASSERT_EQ(0, dmm_guest_continue(self->guest, 0));
-	EXPECT_EQ(0, dmm_bad_pages(self->mem.hva + 508 * DMM_PAGE, 508, 8, 1));
-	EXPECT_EQ(8 * DMM_PAGE, dmm_pool_get(self->mem.ino, "resident_bytes"));
+	EXPECT_EQ(0, bad_pages(&self->mem, 1));
+	EXPECT_EQ(NR * DMM_PAGE, dmm_pool_get(self->mem.ino, "resident_bytes"));
 }
 
 static int bind_slot(struct dmm_guest *guest, void *hva)
@@ -245,6 +259,138 @@ DMM_TEST(nomem, tokens)
 			 (dmm_pool_set(ino, "policies", "+test-token"),
 			  dmm_pool_set_bytes(ino, "reclaim", 16 * DMM_PAGE)));
 	EXPECT_EQ(0, dmm_guest_bad_pages(self->guest, DMM_GPA, 16, 1));
+}
+
+static int guest_check(struct dmm_guest *guest, uint64_t seed)
+{
+	return dmm_guest_run_once(guest, 0, DMM_OP_CHECK, GPA, NR, seed);
+}
+
+/* What cannot be stored stays, what cannot come back stays stored. */
+DMM_TEST(nomem, swap)
+{
+	const uint64_t seed = DMM_MIXED | 1;
+	unsigned long ino = self->mem.ino;
+
+	if (!dmm_policy_loaded("swap"))
+		SKIP(return, "no policy swap");
+	ASSERT_EQ(0, dmm_pool_set_bytes(ino, "max_bytes", 2 * SIZE));
+	ASSERT_EQ(0, dmm_pool_set(ino, "policies", "+swap"));
+	fill_pages(&self->mem, seed);
+	FOR_EACH_FAILURE(dmm_pool_set_bytes(ino, "reclaim", NR * DMM_PAGE),
+			 fill_pages(&self->mem, seed));
+	ASSERT_EQ(0, dmm_pool_set_bytes(ino, "reclaim", NR * DMM_PAGE));
+	FOR_EACH_FAILURE(guest_check(self->guest, seed),
+			 (dmm_guest_continue(self->guest, 0),
+			  dmm_pool_set_bytes(ino, "reclaim", NR * DMM_PAGE)));
+	EXPECT_TRUE(dmm_pool_ok(ino));
+	EXPECT_EQ(0, dmm_guest_bad_pages(self->guest, GPA, NR, seed));
+}
+
+static int clone_file(struct dmm_mem *to, struct dmm_mem *from)
+{
+	return ioctl(to->fd, FICLONE, from->fd) ? -errno : 0;
+}
+
+/* Frames, tokens and what is shared already; then a write to what is shared. */
+DMM_TEST(nomem, clone)
+{
+	const uint64_t seed = DMM_MIXED | 1;
+	struct dmm_mem copy = dmm_mem_create_exact(SIZE);
+
+	if (!dmm_policy_loaded("swap"))
+		SKIP(return, "no policy swap");
+	ASSERT_EQ(0, dmm_pool_set_bytes(self->mem.ino, "max_bytes", 2 * SIZE));
+	ASSERT_EQ(0, dmm_pool_set(self->mem.ino, "policies", "+swap"));
+	ASSERT_EQ(0, dmm_pool_set_bytes(copy.ino, "max_bytes", 2 * SIZE));
+	ASSERT_EQ(0, dmm_pool_set(copy.ino, "policies", "+swap"));
+	fill_pages(&self->mem, seed);
+	ASSERT_EQ(0, posix_fadvise(self->mem.fd, FIRST * DMM_PAGE,
+				   NR / 2 * DMM_PAGE, POSIX_FADV_DONTNEED));
+	FOR_EACH_FAILURE(clone_file(&copy, &self->mem),
+			 fallocate(copy.fd, PUNCH, 0, SIZE));
+	ASSERT_EQ(0, clone_file(&copy, &self->mem));
+	EXPECT_TRUE(dmm_pool_ok(self->mem.ino));
+	EXPECT_TRUE(dmm_pool_ok(copy.ino));
+	EXPECT_EQ(0, dmm_guest_bad_pages(self->guest, GPA, NR, seed));
+	EXPECT_EQ(0, bad_pages(&copy, seed));
+
+	FOR_EACH_FAILURE(guest_fill(self->guest),
+			 (dmm_guest_continue(self->guest, 0),
+			  clone_file(&self->mem, &copy)));
+	ASSERT_EQ(0, guest_fill(self->guest));
+	ASSERT_EQ(0, dmm_guest_continue(self->guest, 0));
+	EXPECT_EQ(0, bad_pages(&self->mem, 1));
+	EXPECT_EQ(0, bad_pages(&copy, seed));
+	EXPECT_TRUE(dmm_pool_ok(self->mem.ino));
+	EXPECT_TRUE(dmm_pool_ok(copy.ino));
+	dmm_mem_free(&copy);
+}
+
+static int merge(unsigned long ino)
+{
+	char value[64];
+
+	snprintf(value, sizeof(value), "%u %u", FIRST, FIRST + NR - 1);
+	return dmm_pool_set(ino, "test-share/merge", value);
+}
+
+DMM_TEST(nomem, merge)
+{
+	void *last = self->mem.hva + (FIRST + NR - 1) * DMM_PAGE;
+	unsigned long ino = self->mem.ino;
+
+	if (!dmm_policy_loaded("test-share"))
+		SKIP(return, "no policy test-share");
+	ASSERT_EQ(0, dmm_pool_set(ino, "policies", "+test-share"));
+	fill_pages(&self->mem, 1);
+	dmm_fill(last, FIRST, 1, 1);
+	FOR_EACH_FAILURE(merge(ino), (fill_pages(&self->mem, 1),
+				      dmm_fill(last, FIRST, 1, 1)));
+	ASSERT_EQ(0, merge(ino));
+	EXPECT_NE(0, dmm_pool_get(ino, "shared_bytes"));
+	EXPECT_EQ(0, dmm_bad_pages(last, FIRST, 1, 1));
+	EXPECT_EQ(0, dmm_guest_bad_pages(self->guest, GPA, NR - 1, 1));
+	EXPECT_TRUE(dmm_pool_ok(ino));
+}
+
+static void forget_image(struct dmm_mem *mem)
+{
+	fallocate(mem->fd, PUNCH, 0, SIZE);
+	TEST_ASSERT(!dmm_pool_set(mem->ino, "restore/image", "\n"),
+		    "The image is still in use");
+}
+
+/* The image is a file in which little is no hole. */
+DMM_TEST(nomem, restore)
+{
+	char path[] = "/tmp/nomem-XXXXXX";
+	unsigned long ino = self->mem.ino;
+	void *buf = malloc(NR * DMM_PAGE);
+	int fd = mkstemp(path);
+
+	if (!dmm_policy_loaded("restore"))
+		SKIP(return, "no policy restore");
+	ASSERT_NE(NULL, buf);
+	ASSERT_GE(fd, 0);
+	dmm_fill(buf, FIRST, NR, 1);
+	ASSERT_EQ(0, ftruncate(fd, SIZE));
+	ASSERT_EQ(0, pwrite_pages(fd, buf));
+	free(buf);
+	ASSERT_EQ(0, dmm_pool_set(ino, "policies", "+restore"));
+	ASSERT_EQ(0, dmm_pool_set(ino, "restore/rate_bytes", "0"));
+
+	FOR_EACH_FAILURE(dmm_pool_set(ino, "restore/image", path),
+			 forget_image(&self->mem));
+	ASSERT_EQ(0, dmm_pool_set(ino, "restore/image", path));
+	FOR_EACH_FAILURE(guest_check(self->guest, 1),
+			 (dmm_guest_continue(self->guest, 0),
+			  forget_image(&self->mem),
+			  dmm_pool_set(ino, "restore/image", path)));
+	EXPECT_EQ(0, dmm_guest_bad_pages(self->guest, GPA, NR, 1));
+	EXPECT_TRUE(dmm_pool_ok(ino));
+	close(fd);
+	unlink(path);
 }
 
 TEST_HARNESS_MAIN
