@@ -154,7 +154,7 @@ args=(
 # one.  The next interrupt finds what is due, so see to it that there is one.
 # Where instructions are counted, nothing runs side by side.
 channel=(-serial "file:$run/result")
-if [ -z "$icount" ]; then
+if [ -z "$icount" ] && [ "$kvm" != intel ]; then
 	: >"$run/result"
 	ln -s result "$run/result.out"
 	mkfifo "$run/result.in"

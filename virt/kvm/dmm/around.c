@@ -179,7 +179,15 @@ static unsigned int dmm_around_copy(struct kvm_dmm_pool *pool,
 	return used;
 }
 
-/* A token is brought back, if its policy finds it worth it. */
+/*
+ * A token is brought back, if its policy finds it worth it.
+ *
+ * It is in no page table, so there is nothing to unmap.  The busy bit is taken
+ * without waiting, and nothing waits while it is held: a fault on this page, a
+ * hole, or a detach that brings all tokens back waits for it, and then finds the
+ * frame or the token.  The policy stays meanwhile, as dmm_fetch_token() holds
+ * policy_srcu.
+ */
 static bool dmm_around_fetch_one(struct kvm_dmm_pool *pool,
 				 struct kvm_dmm_region *region, pgoff_t index,
 				 u64 like, struct page *page)

@@ -431,6 +431,7 @@ static int dmm_fault_fetch(struct dmm_fault *fault, struct page **pagep)
 	if (r)
 		goto free;
 	page->index = fault->index;
+	/* Only what a guest touches says what it touches next. */
 	exact = fault->flags & (DMM_PROCESS | DMM_SPARE | DMM_EXACT);
 	r = dmm_fetch_token(pool, fault->e, page, flags,
 			    exact ? NULL : &around);

@@ -130,7 +130,6 @@ DMM_TEST(bad, fetch)
 	recover(_metadata, self->guest, self->ino);
 }
 
-/* A broken store: ejected, stays for its tokens, and goes when they come. */
 /* What is fetched with a page does not leave its region. */
 DMM_TEST(bad, fetch_around)
 {
@@ -152,6 +151,7 @@ DMM_TEST(bad, fetch_around)
 	recover(_metadata, self->guest, self->ino);
 }
 
+/* A broken store: ejected, stays for its tokens, and goes when they come. */
 DMM_TEST(bad, fetch_unclean)
 {
 	ASSERT_EQ(0, dmm_pool_set_bytes(self->ino, "reclaim", SIZE / 2));

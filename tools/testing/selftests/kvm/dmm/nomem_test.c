@@ -296,10 +296,11 @@ static int clone_file(struct dmm_mem *to, struct dmm_mem *from)
 DMM_TEST(nomem, clone)
 {
 	const uint64_t seed = DMM_MIXED | 1;
-	struct dmm_mem copy = dmm_mem_create_exact(SIZE);
+	struct dmm_mem copy;
 
 	if (!dmm_policy_loaded("swap"))
 		SKIP(return, "no policy swap");
+	copy = dmm_mem_create_exact(SIZE);
 	ASSERT_EQ(0, dmm_pool_set_bytes(self->mem.ino, "max_bytes", 2 * SIZE));
 	ASSERT_EQ(0, dmm_pool_set(self->mem.ino, "policies", "+swap"));
 	ASSERT_EQ(0, dmm_pool_set_bytes(copy.ino, "max_bytes", 2 * SIZE));
@@ -366,11 +367,13 @@ DMM_TEST(nomem, restore)
 {
 	char path[] = "/tmp/nomem-XXXXXX";
 	unsigned long ino = self->mem.ino;
-	void *buf = malloc(NR * DMM_PAGE);
-	int fd = mkstemp(path);
+	void *buf;
+	int fd;
 
 	if (!dmm_policy_loaded("restore"))
 		SKIP(return, "no policy restore");
+	buf = malloc(NR * DMM_PAGE);
+	fd = mkstemp(path);
 	ASSERT_NE(NULL, buf);
 	ASSERT_GE(fd, 0);
 	dmm_fill(buf, FIRST, NR, 1);
