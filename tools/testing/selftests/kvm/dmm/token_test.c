@@ -292,13 +292,13 @@ DMM_TEST(token, detach_while_file_shrinks)
 	void *failed;
 	int i;
 
-	for (i = 0; i < 10; i++) {
+	for (i = 0; i < 6; i++) {
 		ASSERT_EQ(0, dmm_pool_set(mem.ino, "policies", "+test-token"));
 		dmm_fill(mem.hva, 0, 8 * PAGES, 1);
 		ASSERT_EQ(0, dmm_pool_set_bytes(mem.ino, "reclaim", 8 * SIZE));
 		ASSERT_EQ(0, pthread_create(&thread, NULL, shrink_main, &mem));
 		/* Somewhere in between. */
-		usleep(500 * i);
+		usleep(900 * i);
 		EXPECT_EQ(0, dmm_pool_set(mem.ino, "policies", "-test-token"));
 		pthread_join(thread, &failed);
 		EXPECT_EQ(NULL, failed);

@@ -1,0 +1,499 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * The swap policy with a network block device, whose server fails, is silent,
+ * dies and comes back.
+ */
+#include <linux/fs.h>
+#include <linux/genetlink.h>
+#include <linux/nbd.h>
+#include <linux/nbd-netlink.h>
+#include <endian.h>
+#include <poll.h>
+#include <signal.h>
+#include <sys/ioctl.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+
+#include "swap_util.h"
+
+#define NBD_SIZE	(2 * SIZE)
+
+/* A message to the kernel by generic netlink, and what it answers. */
+struct message {
+	struct nlmsghdr nl;
+	struct genlmsghdr genl;
+	char attrs[4096];
+};
+
+static void *add_attr(struct message *m, int type, const void *value, int len)
+{
+	struct nlattr *attr = (void *)m + NLMSG_ALIGN(m->nl.nlmsg_len);
+
+	attr->nla_type = type;
+	attr->nla_len = NLA_HDRLEN + len;
+	if (value)
+		memcpy((void *)attr + NLA_HDRLEN, value, len);
+	m->nl.nlmsg_len = NLMSG_ALIGN(m->nl.nlmsg_len) + NLA_ALIGN(attr->nla_len);
+	return attr;
+}
+
+static void add_u32(struct message *m, int type, uint32_t value)
+{
+	add_attr(m, type, &value, sizeof(value));
+}
+
+static void add_u64(struct message *m, int type, uint64_t value)
+{
+	add_attr(m, type, &value, sizeof(value));
+}
+
+static struct nlattr *find_attr(struct message *m, int type)
+{
+	void *p = m->attrs, *end = (void *)m + m->nl.nlmsg_len;
+
+	for (; p < end; p += NLA_ALIGN(((struct nlattr *)p)->nla_len))
+		if ((((struct nlattr *)p)->nla_type & NLA_TYPE_MASK) == type)
+			return p;
+	return NULL;
+}
+
+/* Send @m; @reply, if not NULL, takes the answer.  0 or -errno. */
+static int transact(struct message *m, struct message *reply)
+{
+	union {
+		struct message message;
+		struct {
+			struct nlmsghdr nl;
+			struct nlmsgerr err;
+		};
+	} answer;
+	int fd = socket(AF_NETLINK, SOCK_RAW, NETLINK_GENERIC), err = 0;
+
+	m->nl.nlmsg_flags = NLM_F_REQUEST | NLM_F_ACK;
+	if (send(fd, m, m->nl.nlmsg_len, 0) < 0)
+		err = -errno;
+	while (!err && recv(fd, &answer, sizeof(answer), 0) > 0) {
+		if (answer.nl.nlmsg_type == NLMSG_ERROR) {
+			err = answer.err.error;
+			break;
+		}
+		if (reply)
+			*reply = answer.message;
+	}
+	close(fd);
+	return err;
+}
+
+static struct message message(int family, int cmd)
+{
+	struct message m = {
+		.nl.nlmsg_type = family,
+		.nl.nlmsg_len = NLMSG_LENGTH(GENL_HDRLEN),
+		.genl.cmd = cmd,
+		.genl.version = 1,
+	};
+
+	return m;
+}
+
+static int nbd_family(void)
+{
+	struct message m = message(GENL_ID_CTRL, CTRL_CMD_GETFAMILY);
+	struct message reply;
+	struct nlattr *attr;
+
+	add_attr(&m, CTRL_ATTR_FAMILY_NAME, NBD_GENL_FAMILY_NAME,
+		 sizeof(NBD_GENL_FAMILY_NAME));
+	if (transact(&m, &reply))
+		return -1;
+	attr = find_attr(&reply, CTRL_ATTR_FAMILY_ID);
+	return attr ? *(uint16_t *)((void *)attr + NLA_HDRLEN) : -1;
+}
+
+/*
+ * The server of /dev/nbd0, a thread of this process, that does as it is told.
+ * After @left requests, unless that is negative, it goes without an answer.
+ */
+struct server {
+	int family;
+	int sock;
+	int file;
+	volatile int error_read;
+	volatile int error_write;
+	volatile int silent;
+	volatile int left;
+	pthread_t thread;
+};
+
+static bool move_all(int fd, void *buf, size_t len, bool in)
+{
+	char *p = buf;
+	ssize_t n;
+
+	while (len) {
+		n = in ? recv(fd, p, len, 0) : send(fd, p, len, MSG_NOSIGNAL);
+		if (n <= 0)
+			return false;
+		p += n;
+		len -= n;
+	}
+	return true;
+}
+
+static void *serve(void *arg)
+{
+	static char buf[4 << 20];
+	struct server *server = arg;
+	struct nbd_request request;
+	struct nbd_reply reply;
+	uint32_t type, len;
+	uint64_t from;
+	int error;
+
+	while (move_all(server->sock, &request, sizeof(request), true)) {
+		type = be32toh(request.type) & 0xffff;
+		len = be32toh(request.len);
+		from = be64toh(request.from);
+		if (type == NBD_CMD_DISC || len > sizeof(buf))
+			break;
+		if (type == NBD_CMD_WRITE &&
+		    !move_all(server->sock, buf, len, true))
+			break;
+		while (server->silent)
+			usleep(10000);
+		if (!server->left)
+			break;
+		if (server->left > 0)
+			server->left--;
+		error = 0;
+		if (type == NBD_CMD_WRITE)
+			error = server->error_write ? :
+				pwrite(server->file, buf, len, from) == len ?
+				0 : EIO;
+		if (type == NBD_CMD_READ)
+			error = server->error_read ? :
+				pread(server->file, buf, len, from) == len ?
+				0 : EIO;
+		reply.magic = htobe32(NBD_REPLY_MAGIC);
+		reply.error = htobe32(error);
+		memcpy(reply.handle, request.handle, sizeof(reply.handle));
+		if (!move_all(server->sock, &reply, sizeof(reply), false))
+			break;
+		if (type == NBD_CMD_READ && !error &&
+		    !move_all(server->sock, buf, len, false))
+			break;
+	}
+	shutdown(server->sock, SHUT_RDWR);
+	return NULL;
+}
+
+/* Give the kernel a new connection, besides what @base says, and serve it. */
+static void server_connect(struct server *server, const struct message *base)
+{
+	struct nlattr *socks, *item;
+	struct pollfd gone;
+	struct message m;
+	int fds[2];
+
+	/*
+	 * As long as it has not seen that the last connection is gone it does not
+	 * want one, without saying so, and what is left is our end.
+	 */
+	for (;;) {
+		TEST_ASSERT(!socketpair(AF_UNIX, SOCK_STREAM, 0, fds),
+			    "socketpair()");
+		m = *base;
+		socks = add_attr(&m, NBD_ATTR_SOCKETS | NLA_F_NESTED, NULL, 0);
+		item = add_attr(&m, NBD_SOCK_ITEM | NLA_F_NESTED, NULL, 0);
+		add_u32(&m, NBD_SOCK_FD, fds[0]);
+		item->nla_len = (void *)&m + m.nl.nlmsg_len - (void *)item;
+		socks->nla_len = (void *)&m + m.nl.nlmsg_len - (void *)socks;
+		TEST_ASSERT(!transact(&m, NULL), "The kernel does not take the server");
+		close(fds[0]);
+		gone.fd = fds[1];
+		gone.events = POLLRDHUP;
+		if (!poll(&gone, 1, 0))
+			break;
+		close(fds[1]);
+		usleep(10000);
+	}
+	server->sock = fds[1];
+	server->left = -1;
+	pthread_create(&server->thread, NULL, serve, server);
+}
+
+/*
+ * @timeout: seconds after which a request is tried again, 0: never.
+ * @wait: seconds that requests wait for a server that is gone.
+ */
+static bool server_start(struct server *server, int file, int timeout, int wait)
+{
+	struct message m;
+
+	memset(server, 0, sizeof(*server));
+	server->file = file;
+	if (access("/dev/nbd0", F_OK) && system("modprobe nbd"))
+		return false;
+	server->family = nbd_family();
+	if (server->family < 0)
+		return false;
+	m = message(server->family, NBD_CMD_CONNECT);
+	add_u32(&m, NBD_ATTR_INDEX, 0);
+	add_u64(&m, NBD_ATTR_SIZE_BYTES, NBD_SIZE);
+	add_u64(&m, NBD_ATTR_BLOCK_SIZE_BYTES, DMM_PAGE);
+	add_u64(&m, NBD_ATTR_TIMEOUT, timeout);
+	add_u64(&m, NBD_ATTR_DEAD_CONN_TIMEOUT, wait);
+	server_connect(server, &m);
+	return true;
+}
+
+static void server_gone(struct server *server)
+{
+	pthread_join(server->thread, NULL);
+	close(server->sock);
+}
+
+static void server_back(struct server *server)
+{
+	struct message m = message(server->family, NBD_CMD_RECONFIGURE);
+
+	add_u32(&m, NBD_ATTR_INDEX, 0);
+	server_connect(server, &m);
+}
+
+static void server_stop(struct server *server)
+{
+	struct message m = message(server->family, NBD_CMD_DISCONNECT);
+
+	server->silent = 0;
+	add_u32(&m, NBD_ATTR_INDEX, 0);
+	TEST_ASSERT(!transact(&m, NULL), "Cannot disconnect");
+	shutdown(server->sock, SHUT_RDWR);
+	server_gone(server);
+}
+
+FIXTURE(swapnbd) {
+	struct dmm_guest *guest;
+	struct dmm_mem mem;
+	struct server server;
+	char path[64];
+	int fd;
+};
+
+FIXTURE_SETUP(swapnbd)
+{
+	if (!dmm_policy_loaded("swap"))
+		SKIP(return, "no policy swap");
+
+	sprintf(self->path, "/tmp/swapnbd-XXXXXX");
+	self->fd = mkstemp(self->path);
+	ASSERT_LE(0, self->fd);
+	ASSERT_EQ(0, ftruncate(self->fd, NBD_SIZE));
+	self->mem = swap_mem();
+	self->guest = dmm_guest_create(2);
+	dmm_guest_add_mem(self->guest, &self->mem);
+}
+
+FIXTURE_TEARDOWN(swapnbd)
+{
+	dmm_guest_free(self->guest);
+	dmm_mem_free(&self->mem);
+	close(self->fd);
+	unlink(self->path);
+}
+
+/* A server, and all of the guest's memory has content. */
+#define START(timeout, wait)						\
+	do {								\
+		if (!server_start(&self->server, self->fd, timeout, wait)) \
+			SKIP(return, "no network block devices");	\
+		ASSERT_EQ(0, dmm_pool_set(self->mem.ino, "swap/backing", \
+					  "/dev/nbd0"));		\
+		dmm_guest_fill(self->guest, DMM_GPA, PAGES, 1);		\
+	} while (0)
+
+/* The pool can do without the server, and all content was kept. */
+#define STOP()								\
+	do {								\
+		EXPECT_EQ(0, stat_of(self->mem.ino, "checksum_failed")); \
+		ASSERT_EQ(0, dmm_pool_set(self->mem.ino, "policies",	\
+					  "-swap"));			\
+		EXPECT_EQ(SIZE, resident(self->mem.ino));		\
+		server_stop(&self->server);				\
+	} while (0)
+
+/* The device fails: content stays where it is, and comes back when it can. */
+DMM_TEST(swapnbd, errors)
+{
+	unsigned long ino = self->mem.ino;
+
+	START(0, 0);
+	self->server.error_write = EIO;
+	EXPECT_EQ(-EAGAIN, dmm_pool_set_bytes(ino, "reclaim", SIZE));
+	EXPECT_EQ(SIZE, resident(ino));
+	EXPECT_EQ(0, swapped(ino));
+	EXPECT_EQ(0, dmm_pool_get(ino, "swap/backing_bytes"));
+	EXPECT_LE(PAGES, stat_of(ino, "write_failed"));
+	EXPECT_EQ(0, dmm_guest_bad_pages(self->guest, DMM_GPA, PAGES, 1));
+
+	self->server.error_write = 0;
+	reclaim_all(_metadata, ino);
+	self->server.error_read = EIO;
+	EXPECT_EQ(-EFAULT, dmm_guest_run(self->guest, 0, DMM_OP_CHECK, DMM_GPA,
+					 PAGES, 1));
+	EXPECT_EQ(-EFAULT, dmm_guest_continue(self->guest, 0));
+	EXPECT_NE(0, stat_of(ino, "read_failed"));
+	EXPECT_EQ(SIZE, swapped(ino));
+	self->server.error_read = 0;
+	EXPECT_EQ(0, dmm_guest_continue(self->guest, 0));
+	EXPECT_EQ(0, self->guest->cpu[0].cmd->result);
+	STOP();
+}
+
+/* The device does not answer: whoever waits can be killed, the rest goes on. */
+DMM_TEST(swapnbd, silent)
+{
+	unsigned long ino = self->mem.ino;
+	int status, i;
+	uint64_t left;
+	pid_t pid;
+
+	START(0, 0);
+	ASSERT_EQ(0, posix_fadvise(self->mem.fd, 0, SIZE / 2,
+				   POSIX_FADV_DONTNEED));
+	EXPECT_EQ(SIZE / 2, swapped(ino));
+
+	self->server.silent = 1;
+	pid = fork();
+	ASSERT_NE(-1, pid);
+	if (!pid)
+		exit(*(volatile char *)self->mem.hva);
+	usleep(300000);
+	EXPECT_EQ(0, waitpid(pid, &status, WNOHANG));
+	kill(pid, SIGKILL);
+	EXPECT_EQ(pid, waitpid(pid, &status, 0));
+	EXPECT_TRUE(WIFSIGNALED(status));
+
+	/* Who wants to take pages out is stopped by a signal, too. */
+	pid = fork();
+	ASSERT_NE(-1, pid);
+	if (!pid)
+		exit(!!posix_fadvise(self->mem.fd, SIZE / 2, SIZE / 2,
+				     POSIX_FADV_DONTNEED));
+	for (i = 0; i < 3; i++) {
+		/* What is being written can be read, and changed. */
+		EXPECT_EQ(0, dmm_guest_bad_pages(self->guest, DMM_GPA + SIZE / 2,
+						 PAGES / 4, 1));
+		usleep(100000);
+	}
+	dmm_guest_fill(self->guest, DMM_GPA + SIZE * 3 / 4, PAGES / 4, 2);
+	kill(pid, SIGTERM);
+	EXPECT_EQ(pid, waitpid(pid, &status, 0));
+
+	/* It answers: what was written is out, but nothing that has changed. */
+	left = resident(ino);
+	EXPECT_EQ(SIZE / 2, left);
+	self->server.silent = 0;
+	for (i = 0; i < 500 && (resident(ino) == left ||
+				!stat_of(ino, "write_changed")); i++)
+		usleep(10000);
+	EXPECT_GT(left, resident(ino));
+	EXPECT_NE(0, stat_of(ino, "write_changed"));
+	EXPECT_EQ(0, dmm_guest_bad_pages(self->guest, DMM_GPA, PAGES * 3 / 4,
+					 1));
+	EXPECT_EQ(0, dmm_bad_pages(self->mem.hva + SIZE * 3 / 4, PAGES * 3 / 4,
+				   PAGES / 4, 2));
+	STOP();
+}
+
+
+/*
+ * The server dies: what is on it can't be had, nothing more goes there, and the
+ * rest works.  When it is back so is the content.
+ */
+DMM_TEST(swapnbd, dies)
+{
+	unsigned long ino = self->mem.ino;
+	char byte;
+
+	START(1, 0);
+	ASSERT_EQ(0, posix_fadvise(self->mem.fd, 0, SIZE / 2,
+				   POSIX_FADV_DONTNEED));
+	ASSERT_EQ(SIZE / 2, swapped(ino));
+	self->server.left = 0;
+	EXPECT_EQ(-EFAULT, dmm_guest_run(self->guest, 0, DMM_OP_CHECK, DMM_GPA,
+					 PAGES, 1));
+	server_gone(&self->server);
+	EXPECT_EQ(-EFAULT, dmm_guest_continue(self->guest, 0));
+	EXPECT_EQ(-1, pread(self->mem.fd, &byte, 1, 0));
+	EXPECT_EQ(EIO, errno);
+	EXPECT_EQ(-EAGAIN, dmm_pool_set_bytes(ino, "reclaim", SIZE));
+	EXPECT_NE(0, stat_of(ino, "write_failed"));
+	EXPECT_EQ(-EIO, dmm_pool_set(ino, "policies", "-swap"));
+	EXPECT_EQ(SIZE / 2, swapped(ino));
+	EXPECT_EQ(0, dmm_bad_pages(self->mem.hva + SIZE / 2, PAGES / 2,
+				   PAGES / 2, 1));
+	EXPECT_EQ(0, dmm_guest_run(self->guest, 1, DMM_OP_FILL,
+				   DMM_GPA + SIZE / 2, PAGES / 2, 2));
+
+	server_back(&self->server);
+	EXPECT_EQ(0, dmm_guest_continue(self->guest, 0));
+	/* That is where the other vCPU has been meanwhile. */
+	EXPECT_EQ(PAGES / 2, self->guest->cpu[0].cmd->result);
+	reclaim_all(_metadata, ino);
+	EXPECT_EQ(0, dmm_bad_pages(self->mem.hva, 0, PAGES / 2, 1));
+	EXPECT_EQ(0, dmm_guest_run(self->guest, 1, DMM_OP_CHECK,
+				   DMM_GPA + SIZE / 2, PAGES / 2, 2));
+	EXPECT_EQ(0, self->guest->cpu[1].cmd->result);
+	STOP();
+}
+
+/*
+ * The device waits for its server, again and again: so does who needs a page, and
+ * nobody sees an error.
+ */
+DMM_TEST(swapnbd, comes_back)
+{
+	unsigned long ino = self->mem.ino;
+	int status, i;
+	pid_t pid;
+
+	START(1, DMM_TIMEOUT);
+	for (i = 0; i < 3; i++) {
+		ASSERT_EQ(0, posix_fadvise(self->mem.fd, 0, SIZE / 2,
+					   POSIX_FADV_DONTNEED));
+		ASSERT_EQ(SIZE / 2, swapped(ino));
+		self->server.left = i;
+		dmm_guest_start(self->guest, 0, DMM_OP_CHECK, DMM_GPA, PAGES, 1);
+		server_gone(&self->server);
+		EXPECT_EQ(0, dmm_guest_run(self->guest, 1, DMM_OP_CHECK,
+					   DMM_GPA + SIZE / 2, PAGES / 2, 1));
+		EXPECT_EQ(0, self->guest->cpu[1].cmd->result);
+		EXPECT_NE(0, swapped(ino));
+
+		server_back(&self->server);
+		EXPECT_EQ(0, dmm_guest_join(self->guest, 0));
+		EXPECT_EQ(0, self->guest->cpu[0].cmd->result);
+	}
+
+	/* It goes while pages are written, which can be used all the time. */
+	dmm_guest_fill(self->guest, DMM_GPA, PAGES, 2);
+	self->server.left = 0;
+	pid = fork();
+	ASSERT_NE(-1, pid);
+	if (!pid)
+		exit(!!dmm_pool_set_bytes(ino, "reclaim", SIZE));
+	server_gone(&self->server);
+	EXPECT_EQ(0, dmm_guest_bad_pages(self->guest, DMM_GPA, PAGES, 2));
+	EXPECT_EQ(0, waitpid(pid, &status, WNOHANG));
+	server_back(&self->server);
+	EXPECT_EQ(pid, waitpid(pid, &status, 0));
+	EXPECT_EQ(0, status);
+	EXPECT_EQ(SIZE, swapped(ino));
+	EXPECT_EQ(0, dmm_guest_bad_pages(self->guest, DMM_GPA, PAGES, 2));
+	EXPECT_EQ(0, stat_of(ino, "read_failed"));
+	EXPECT_EQ(0, stat_of(ino, "write_failed"));
+	STOP();
+}
+
+TEST_HARNESS_MAIN
