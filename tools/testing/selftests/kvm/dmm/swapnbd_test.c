@@ -226,17 +226,13 @@ static void server_connect(struct server *server, const struct message *base)
  * @timeout: seconds after which a request is tried again, 0: never.
  * @wait: seconds that requests wait for a server that is gone.
  */
-static bool server_start(struct server *server, int file, int timeout, int wait)
+static void server_start(struct server *server, int file, int timeout, int wait)
 {
 	struct message m;
 
 	memset(server, 0, sizeof(*server));
 	server->file = file;
-	if (access("/dev/nbd0", F_OK) && system("modprobe nbd"))
-		return false;
 	server->family = nbd_family();
-	if (server->family < 0)
-		return false;
 	m = message(server->family, NBD_CMD_CONNECT);
 	add_u32(&m, NBD_ATTR_INDEX, 0);
 	add_u64(&m, NBD_ATTR_SIZE_BYTES, NBD_SIZE);
@@ -244,7 +240,6 @@ static bool server_start(struct server *server, int file, int timeout, int wait)
 	add_u64(&m, NBD_ATTR_TIMEOUT, timeout);
 	add_u64(&m, NBD_ATTR_DEAD_CONN_TIMEOUT, wait);
 	server_connect(server, &m);
-	return true;
 }
 
 static void server_gone(struct server *server)
@@ -284,6 +279,9 @@ FIXTURE_SETUP(swapnbd)
 {
 	if (!dmm_policy_loaded("swap"))
 		SKIP(return, "no policy swap");
+	if ((access("/dev/nbd0", F_OK) && system("modprobe nbd")) ||
+	    nbd_family() < 0)
+		SKIP(return, "no network block devices");
 
 	sprintf(self->path, "/tmp/swapnbd-XXXXXX");
 	self->fd = mkstemp(self->path);
@@ -303,31 +301,29 @@ FIXTURE_TEARDOWN(swapnbd)
 }
 
 /* A server, and all of the guest's memory has content. */
-#define START(timeout, wait)						\
-	do {								\
-		if (!server_start(&self->server, self->fd, timeout, wait)) \
-			SKIP(return, "no network block devices");	\
-		ASSERT_EQ(0, dmm_pool_set(self->mem.ino, "swap/backing", \
-					  "/dev/nbd0"));		\
-		dmm_guest_fill(self->guest, DMM_GPA, PAGES, 1);		\
-	} while (0)
+static void begin(struct __test_metadata *_metadata, FIXTURE_DATA(swapnbd) *self,
+		  int timeout, int wait)
+{
+	server_start(&self->server, self->fd, timeout, wait);
+	ASSERT_EQ(0, dmm_pool_set(self->mem.ino, "swap/backing", "/dev/nbd0"));
+	dmm_guest_fill(self->guest, DMM_GPA, PAGES, 1);
+}
 
 /* The pool can do without the server, and all content was kept. */
-#define STOP()								\
-	do {								\
-		EXPECT_EQ(0, stat_of(self->mem.ino, "checksum_failed")); \
-		ASSERT_EQ(0, dmm_pool_set(self->mem.ino, "policies",	\
-					  "-swap"));			\
-		EXPECT_EQ(SIZE, resident(self->mem.ino));		\
-		server_stop(&self->server);				\
-	} while (0)
+static void end(struct __test_metadata *_metadata, FIXTURE_DATA(swapnbd) *self)
+{
+	EXPECT_EQ(0, stat_of(self->mem.ino, "checksum_failed"));
+	ASSERT_EQ(0, dmm_pool_set(self->mem.ino, "policies", "-swap"));
+	EXPECT_EQ(SIZE, resident(self->mem.ino));
+	server_stop(&self->server);
+}
 
 /* The device fails: content stays where it is, and comes back when it can. */
 DMM_TEST(swapnbd, errors)
 {
 	unsigned long ino = self->mem.ino;
 
-	START(0, 0);
+	begin(_metadata, self, 0, 0);
 	self->server.error_write = EIO;
 	EXPECT_EQ(-EAGAIN, dmm_pool_set_bytes(ino, "reclaim", SIZE));
 	EXPECT_EQ(SIZE, resident(ino));
@@ -347,7 +343,7 @@ DMM_TEST(swapnbd, errors)
 	self->server.error_read = 0;
 	EXPECT_EQ(0, dmm_guest_continue(self->guest, 0));
 	EXPECT_EQ(0, self->guest->cpu[0].cmd->result);
-	STOP();
+	end(_metadata, self);
 }
 
 /* The device does not answer: whoever waits can be killed, the rest goes on. */
@@ -358,7 +354,7 @@ DMM_TEST(swapnbd, silent)
 	uint64_t left;
 	pid_t pid;
 
-	START(0, 0);
+	begin(_metadata, self, 0, 0);
 	ASSERT_EQ(0, posix_fadvise(self->mem.fd, 0, SIZE / 2,
 				   POSIX_FADV_DONTNEED));
 	EXPECT_EQ(SIZE / 2, swapped(ino));
@@ -403,9 +399,8 @@ DMM_TEST(swapnbd, silent)
 					 1));
 	EXPECT_EQ(0, dmm_bad_pages(self->mem.hva + SIZE * 3 / 4, PAGES * 3 / 4,
 				   PAGES / 4, 2));
-	STOP();
+	end(_metadata, self);
 }
-
 
 /*
  * The server dies: what is on it can't be had, nothing more goes there, and the
@@ -416,7 +411,7 @@ DMM_TEST(swapnbd, dies)
 	unsigned long ino = self->mem.ino;
 	char byte;
 
-	START(1, 0);
+	begin(_metadata, self, 1, 0);
 	ASSERT_EQ(0, posix_fadvise(self->mem.fd, 0, SIZE / 2,
 				   POSIX_FADV_DONTNEED));
 	ASSERT_EQ(SIZE / 2, swapped(ino));
@@ -445,7 +440,7 @@ DMM_TEST(swapnbd, dies)
 	EXPECT_EQ(0, dmm_guest_run(self->guest, 1, DMM_OP_CHECK,
 				   DMM_GPA + SIZE / 2, PAGES / 2, 2));
 	EXPECT_EQ(0, self->guest->cpu[1].cmd->result);
-	STOP();
+	end(_metadata, self);
 }
 
 /*
@@ -458,7 +453,7 @@ DMM_TEST(swapnbd, comes_back)
 	int status, i;
 	pid_t pid;
 
-	START(1, DMM_TIMEOUT);
+	begin(_metadata, self, 1, DMM_TIMEOUT);
 	for (i = 0; i < 3; i++) {
 		ASSERT_EQ(0, posix_fadvise(self->mem.fd, 0, SIZE / 2,
 					   POSIX_FADV_DONTNEED));
@@ -493,7 +488,7 @@ DMM_TEST(swapnbd, comes_back)
 	EXPECT_EQ(0, dmm_guest_bad_pages(self->guest, DMM_GPA, PAGES, 2));
 	EXPECT_EQ(0, stat_of(ino, "read_failed"));
 	EXPECT_EQ(0, stat_of(ino, "write_failed"));
-	STOP();
+	end(_metadata, self);
 }
 
 TEST_HARNESS_MAIN
