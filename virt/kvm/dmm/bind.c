@@ -424,8 +424,8 @@ kvm_pfn_t kvm_dmm_gfn_to_pfn(const struct kvm_memory_slot *slot, gfn_t gfn,
 			     bool write, bool *writable)
 {
 	struct kvm_dmm_binding *binding = slot->dmm;
-	struct kvm_vm_stat_generic *stat = &binding->kvm->stat.generic;
 	pgoff_t index = dmm_gfn_to_index(slot, gfn);
+	struct kvm_vcpu *vcpu = kvm_get_running_vcpu();
 	unsigned int flags = 0;
 	bool read_only = false;
 	struct page *page;
@@ -451,21 +451,24 @@ kvm_pfn_t kvm_dmm_gfn_to_pfn(const struct kvm_memory_slot *slot, gfn_t gfn,
 	r = dmm_resolve(dmm_binding_pool(binding), index, flags, &page, &w);
 	switch (r) {
 	case 0:
-		stat->dmm_resolved++;
+		if (vcpu)
+			vcpu->stat.generic.dmm_resolved++;
 		if (unlikely(atomic_read(&dmm_binding_pool(binding)->nr_ahead)))
 			dmm_want_ahead(binding, gfn);
 		if (writable)
 			*writable = w && binding->writable && !read_only;
 		return page_to_pfn(page);
 	case -EBUSY:
-		stat->dmm_wait++;
+		if (vcpu)
+			vcpu->stat.generic.dmm_wait++;
 		*async = true;
 		return KVM_PFN_ERR_FAULT;
 	case -EINTR:
 		return KVM_PFN_ERR_SIGPENDING;
 	}
 	if (!atomic) {
-		stat->dmm_failed++;
+		if (vcpu)
+			vcpu->stat.generic.dmm_failed++;
 		WRITE_ONCE(binding->failed, index);
 	}
 	return KVM_PFN_ERR_FAULT;

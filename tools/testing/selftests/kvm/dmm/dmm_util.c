@@ -756,6 +756,38 @@ int dmm_guest_stop(struct dmm_guest *guest, int cpu)
 	return dmm_guest_join(guest, cpu);
 }
 
+static uint64_t dmm_vcpu_stat(struct kvm_vcpu *vcpu, const char *name)
+{
+	int fd = __vcpu_ioctl(vcpu, KVM_GET_STATS_FD, NULL), i;
+	struct kvm_stats_header header;
+	struct kvm_stats_desc *descs, *desc;
+	uint64_t value = 0;
+
+	TEST_ASSERT(fd >= 0, "No statistics: %s", strerror(errno));
+	read_stats_header(fd, &header);
+	descs = read_stats_descriptors(fd, &header);
+	for (i = 0; i < header.num_desc; i++) {
+		desc = get_stats_descriptor(descs, i, &header);
+		if (!strcmp(desc->name, name))
+			break;
+	}
+	TEST_ASSERT(i < header.num_desc, "No statistic %s", name);
+	read_stat_data(fd, &header, desc, &value, 1);
+	free(descs);
+	close(fd);
+	return value;
+}
+
+uint64_t dmm_guest_stat(struct dmm_guest *guest, const char *name)
+{
+	struct kvm_vcpu *vcpu;
+	uint64_t sum = 0;
+
+	list_for_each_entry(vcpu, &guest->vm->vcpus, list)
+		sum += dmm_vcpu_stat(vcpu, name);
+	return sum;
+}
+
 static uint64_t dmm_guest_do(struct dmm_guest *guest, enum dmm_op op,
 			     uint64_t gpa, uint64_t pages, uint64_t seed)
 {

@@ -211,6 +211,8 @@ void dmm_guest_start(struct dmm_guest *guest, int cpu, enum dmm_op op,
 int dmm_guest_join(struct dmm_guest *guest, int cpu);
 void dmm_guest_wait_rounds(struct dmm_guest *guest, int cpu, uint64_t rounds);
 int dmm_guest_stop(struct dmm_guest *guest, int cpu);
+/* Statistics of KVM, of all vCPUs together. */
+uint64_t dmm_guest_stat(struct dmm_guest *guest, const char *name);
 
 /* Commands that have to succeed; what counts as wrong is returned. */
 void dmm_guest_fill(struct dmm_guest *guest, uint64_t gpa, uint64_t pages,

@@ -55,7 +55,7 @@ DMM_TEST(swap, all_kinds)
 	EXPECT_EQ(PAGES / 8, dmm_pool_get(ino, "stats/fetch_around"));
 	EXPECT_EQ(PAGES * 7 / 8, stat_of(ino, "refault"));
 	/* What is in memory is brought back by the vCPU that wants it. */
-	EXPECT_EQ(0, vm_get_stat(self->guest->vm, "dmm_wait"));
+	EXPECT_EQ(0, dmm_guest_stat(self->guest, "dmm_wait"));
 }
 
 static void read_all(struct __test_metadata *_metadata, struct dmm_guest *guest,
@@ -72,12 +72,12 @@ DMM_TEST(swap, same_in_sequence)
 
 	memset(self->mem.hva, 0x5a, SIZE);
 	reclaim_all(_metadata, ino);
-	faults = vm_get_stat(self->guest->vm, "dmm_resolved");
+	faults = dmm_guest_stat(self->guest, "dmm_resolved");
 	read_all(_metadata, self->guest, DMM_OP_READ);
 	/* With shadow paging each first access has an exit, to set a bit. */
 	if (kvm_is_tdp_enabled())
-		EXPECT_GE(PAGES / 16, vm_get_stat(self->guest->vm,
-						  "dmm_resolved") - faults);
+		EXPECT_GE(PAGES / 16, dmm_guest_stat(self->guest,
+						     "dmm_resolved") - faults);
 	EXPECT_LE(PAGES * 7 / 8, dmm_pool_get(ino, "stats/fetch_around"));
 	EXPECT_EQ(PAGES, stat_of(ino, "in_same"));
 	EXPECT_EQ(SIZE, resident(ino));

@@ -459,7 +459,7 @@ DMM_TEST(swapdev, twice_the_pool)
 	EXPECT_EQ(0, dmm_bad_pages(self->mem.hva, 0, PAGES, 1));
 	EXPECT_GE(max, resident(ino));
 	/* Who waited for the file was told, so that others could go on. */
-	EXPECT_NE(0, vm_get_stat(self->guest->vm, "dmm_wait"));
+	EXPECT_NE(0, dmm_guest_stat(self->guest, "dmm_wait"));
 }
 
 /* Guests count in their pages while all of them are written, again and again. */

@@ -425,7 +425,7 @@ DMM_TEST(token, keep_slow)
 	dmm_guest_fill(self->guest, DMM_GPA, 64, 1);
 	ASSERT_EQ(0, dmm_pool_set_bytes(ino, "reclaim", 64 * DMM_PAGE));
 	EXPECT_EQ(0, dmm_guest_bad_pages(self->guest, DMM_GPA, 64, 1));
-	EXPECT_LE(64, vm_get_stat(self->guest->vm, "dmm_wait"));
+	EXPECT_LE(64, dmm_guest_stat(self->guest, "dmm_wait"));
 	EXPECT_EQ(64, kept(ino));
 
 	ASSERT_EQ(0, dmm_pool_set_bytes(ino, "reclaim", 64 * DMM_PAGE));
