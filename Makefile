@@ -51,6 +51,9 @@ check-full: modules selftests
 check-debug: selftests
 	@$(DMM)/check.sh debug
 
+check-kcsan: selftests
+	@$(DMM)/check.sh kcsan
+
 check-ept: modules selftests
 	@$(DMM)/check.sh ept
 
@@ -84,6 +87,7 @@ help:
 	@echo 'make check        tests, nested and shadow paging (15 minutes)'
 	@echo 'make check-full   the long tests too, and the debug kernel'
 	@echo 'make check-debug  tests on a kernel with KASAN, lockdep, kmemleak, fault injection'
+	@echo 'make check-kcsan  tests with the modules watched for data races'
 	@echo 'make check-ept    tests on a CPU of Intel that Bochs emulates, EPT and shadow paging'
 	@echo 'make torture      everything at once, against a model: SECONDS=600 SEED=<number> NPT=1|0'
 	@echo 'make bench        what guest memory costs, against other kinds of memory'
@@ -98,4 +102,4 @@ help:
 	@echo 'KREL=<release> chooses the kernel, now: $(or $(KREL),the newest in Debian 12)'
 	@echo 'cache: $${KVM_DMM_CACHE:-$${XDG_CACHE_HOME:-~/.cache}/kvm-dmm}'
 
-.PHONY: all modules selftests tools demo check check-full check-debug check-ept torture bench bench-doc shell clean help patchset install uninstall
+.PHONY: all modules selftests tools demo check check-full check-debug check-kcsan check-ept torture bench bench-doc shell clean help patchset install uninstall

@@ -1,7 +1,8 @@
 #!/bin/bash
 # SPDX-License-Identifier: GPL-2.0-only
 #
-# What "make check", "make check-full", "make check-debug" and "make check-ept" run.
+# What "make check", "make check-full", "make check-debug", "make check-kcsan" and
+# "make check-ept" run.
 
 . "$(dirname "$0")/common.sh"
 
@@ -44,7 +45,11 @@ debug)
 	"$tests" --no-summary --new --kernel debug --npt none
 	debug --set full
 	;;
+kcsan)	"$DMM/debug-kernel.sh" --kcsan
+	"$DMM/modules.sh" --kcsan
+	"$tests" --no-summary --new --kernel kcsan 'dmm/*' 'torture/*'
+	;;
 ept)	"$tests" --no-summary --new --kernel intel "${args[@]}" ;;
-*)	die "quick, full, rest, debug or ept?" ;;
+*)	die "quick, full, rest, debug, kcsan or ept?" ;;
 esac
 "$tests" --summary

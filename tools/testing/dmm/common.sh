@@ -140,7 +140,5 @@ release_dirs() {
 	SRC=$REL/src
 	IMAGE=$REL/image
 	KBUILD_DIR=$REL/kbuild/usr/src/linux-headers-$KREL
-	# shellcheck disable=SC2034	# for the scripts that source this
-	DEBUG=$REL/debug
 	OUT=$TOP/build/$KREL
 }

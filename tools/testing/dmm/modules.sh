@@ -4,16 +4,16 @@
 # Build kvm.ko, kvm-amd.ko, kvm-intel.ko and kvm-dmm-*.ko into
 # build/<release>/modules.
 #
-#   modules.sh [--debug|--static] [MAKEARG...]	e.g. modules.sh W=1 C=2
+#   modules.sh [--debug|--kcsan|--static] [MAKEARG...]	e.g. modules.sh W=1 C=2
 #
-# --debug builds them for the debug kernel in the cache instead; --static builds
-# into build/<release>/static, so that other flags leave the usual objects alone.
+# --debug and --kcsan build them for that kernel in the cache; --static builds into
+# build/<release>/static, so that other flags leave the usual objects alone.
 
 . "$(dirname "$0")/common.sh"
 
 debug='' static=''
 case ${1:-} in
---debug)	debug=1; shift ;;
+--debug|--kcsan) debug=${1#--}; shift ;;
 --static)	static=1; shift ;;
 esac
 
@@ -29,9 +29,9 @@ export KREL
 release_dirs
 kernel=$KBUILD_DIR
 if [ -n "$debug" ]; then
-	[ -e "$DEBUG/Module.symvers" ] || die "no debug kernel yet: run $DMM/debug-kernel.sh"
-	kernel=$DEBUG
-	OUT=$TOP/build/$(cat "$DEBUG/include/config/kernel.release")
+	kernel=$REL/$debug
+	[ -e "$kernel/Module.symvers" ] || die "no $debug kernel yet: run $DMM/debug-kernel.sh"
+	OUT=$TOP/build/$(cat "$kernel/include/config/kernel.release")
 fi
 [ -z "$static" ] || OUT=$OUT/static
 

@@ -49,13 +49,13 @@ stock_modules() {	# FOLDER MODULE...
 	done
 }
 
-debug_modules() {	# FOLDER KREL
+debug_modules() {	# FOLDER KREL BUILD
 	local path to=$1/lib/modules/$2
 	mkdir -p "$to"
-	cp "$DEBUG"/modules.{order,builtin,builtin.modinfo} "$to/"
-	(cd "$DEBUG" && find . -name '*.ko') | while read -r path; do
+	cp "$3"/modules.{order,builtin,builtin.modinfo} "$to/"
+	(cd "$3" && find . -name '*.ko') | while read -r path; do
 		mkdir -p "$to/kernel/$(dirname "$path")"
-		strip --strip-debug -o "$to/kernel/$path" "$DEBUG/$path"
+		strip --strip-debug -o "$to/kernel/$path" "$3/$path"
 	done
 }
 
@@ -63,7 +63,7 @@ debug_modules() {	# FOLDER KREL
 cached() { [ -e "$1" ] && [ "$(cat "$1.key" 2>/dev/null)" = "$2" ]; }
 
 # The host without what is under test; leaves $base_cpio and $base_root.
-rootfs_base() {	# KREL of the host
+rootfs_base() {	# KREL of the host, and where it was built if it is not Debian's
 	local key
 	base_cpio=$hostdir/base-$1.cpio
 	base_root=$hostdir/base-$1
@@ -78,7 +78,7 @@ rootfs_base() {	# KREL of the host
 			# shellcheck disable=SC2086
 			stock_modules "$base_root" $HOST_MODULES
 		else
-			debug_modules "$base_root" "$1"
+			debug_modules "$base_root" "$1" "$2"
 		fi
 		pack "$base_root" >"$base_cpio"
 		echo "$key" >"$base_cpio.key"

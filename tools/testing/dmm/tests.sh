@@ -12,8 +12,8 @@ usage: tests.sh [OPTION...] [NAME-PATTERN...]
   --set quick|full|long	the lists' rows to run: full adds to quick, long are
 			those only that take longer than CI may (quick)
   --only-new		with --set full: leave the rows of quick out
-  --kernel stock|debug|intel|local	where (stock); intel: the stock kernel on a
-			CPU of Intel in Bochs; local: on this machine
+  --kernel stock|debug|kcsan|intel|local	where (stock); intel: the stock kernel
+			on a CPU of Intel in Bochs; local: on this machine
   --npt 0|1		only nested (1: NPT, EPT) or only shadow paging (0)
   --deadline SECONDS	start no test later than this (epoch)
   --no-summary		the caller sums up by "tests.sh --summary"
@@ -22,9 +22,10 @@ usage: tests.sh [OPTION...] [NAME-PATTERN...]
 
 Rows of lists/*.list:   SET KERNELS NPT TIMEOUT NAME COMMAND...
   SET		quick, full or long
-  KERNELS	stock, debug, both, all (both, and local), intel or local
+  KERNELS	stock, debug, both, all (both, and local), kcsan (and what both has),
+		intel or local
   NPT		1, 0 or any
-  TIMEOUT	seconds on the stock kernel; the debug kernel gets four times that
+  TIMEOUT	seconds on the stock kernel; debug and kcsan get four times that
   COMMAND	a shell command; test programs are in /t.  One that contains @
 		is run for each program that the pattern NAME matches in /t.
 		One whose first word begins with guest runs in a host of its own,
@@ -118,7 +119,7 @@ select_rows() {
 		esac
 		meant "$kernels" || continue
 		[ "$rnpt" = any ] || [ "$rnpt" = "$1" ] || continue
-		[ "$kernel" != debug ] || limit=$((limit * 4))
+		case $kernel in debug|kcsan) limit=$((limit * 4)) ;; esac
 		case $command in
 		*@*)
 			for program in "$testbin"/$name; do
@@ -140,7 +141,7 @@ select_rows() {
 # meant KERNELS: for this kernel?
 meant() {
 	case $1:$kernel in
-	"$kernel:$kernel"|all:stock|all:debug|all:local|both:stock|both:debug) ;;
+	"$kernel:$kernel"|all:stock|all:debug|all:local|both:stock|both:debug|both:kcsan) ;;
 	*) return 1 ;;
 	esac
 }
