@@ -284,8 +284,8 @@ DMM_TEST(restore, rate)
 	poll_percent.fd = open(path, O_RDONLY);
 	ASSERT_LE(0, poll_percent.fd);
 	free(path);
-	ASSERT_EQ(0, set(self, "image", self->image));
 	ASSERT_EQ(0, set(self, "rate_bytes", "1M"));
+	ASSERT_EQ(0, set(self, "image", self->image));
 	usleep(200000);
 	clock_gettime(CLOCK_MONOTONIC, &start);
 	ASSERT_LT(0, pread(poll_percent.fd, buf, sizeof(buf), 0));
