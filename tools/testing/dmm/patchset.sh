@@ -306,7 +306,7 @@ check_series() {
 # for n, so that a step costs what it changes.  The source is made of hard links:
 # files are replaced, never written to.
 build_steps() {
-	local full=$OUT/patchset-src step rev failed=0 i=0 value objects file log symbol
+	local full=$OUT/patchset-src step rev failed=0 i=0 n=0 value objects file log symbol
 	rm -rf "$full"
 	cp -al "$SRC" "$full"
 	step=$(git -C "$tree" rev-list --max-parents=0 HEAD)
@@ -322,17 +322,18 @@ build_steps() {
 			continue
 		fi
 		for value in y n; do
+			n=$((n + 1))
 			objects=$OUT/patchset-build/$value
 			log=$OUT/patchset-build/$i-$value.log
 			mkdir -p "$objects"
 			build_config "$value" "$full" "$objects" >"$log" 2>&1 &&
 			make -C "$full" O="$objects" -j"$JOBS" vmlinux modules >>"$log" 2>&1 &&
 			! grep -q 'warning:\|WARNING:' "$log" && {
-				echo "ok $((2 * i + (value == n) + 1)) step_${i}_$value # $(git -C "$tree" log -1 --format=%s)"
+				echo "ok $n step_${i}_$value # $(git -C "$tree" log -1 --format=%s)"
 				continue
 			}
 			grep -m 20 'error:\|ERROR:\|warning:\|WARNING:' "$log" >&2 || tail -n 20 "$log" >&2
-			echo "not ok $((2 * i + 1)) step_${i}_$value # $(git -C "$tree" log -1 --format=%s)"
+			echo "not ok $n step_${i}_$value # $(git -C "$tree" log -1 --format=%s)"
 			failed=1
 		done
 		i=$((i + 1))
