@@ -30,7 +30,7 @@ release_dirs
 kernel=$KBUILD_DIR
 if [ -n "$debug" ]; then
 	kernel=$REL/$debug
-	[ -e "$kernel/Module.symvers" ] || die "no $debug kernel yet: run $DMM/debug-kernel.sh"
+	[ -e "$kernel/Module.symvers" ] || die "no $debug kernel yet: run make check-$debug"
 	OUT=$TOP/build/$(cat "$kernel/include/config/kernel.release")
 fi
 [ -z "$static" ] || OUT=$OUT/static

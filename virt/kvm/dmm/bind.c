@@ -416,6 +416,9 @@ unsigned int kvm_dmm_async_pf_flags(const struct kvm_async_pf *apf)
  * @write: the access writes
  * @writable: set to whether the page may be mapped for writing, or NULL
  *
+ * Counts for the vCPU that this thread runs, where nobody else counts.  A worker
+ * that resolves an asynchronous page fault has none.
+ *
  * Context: As the arguments say.  kvm->srcu is held.
  * Return: The page frame number, with a reference, or a KVM_PFN_ERR_*.
  */
