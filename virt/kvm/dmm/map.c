@@ -191,6 +191,30 @@ enum kvm_dmm_kind kvm_dmm_peek(struct kvm_dmm_pool *pool, pgoff_t index,
 }
 EXPORT_SYMBOL_GPL(kvm_dmm_peek);
 
+/*
+ * Is a region a block, apart from entries that are busy right now?  Those of a
+ * block in the making are given back one by one, and so is one that somebody
+ * only looks at: neither is a reason to treat the others as small pages.
+ */
+static bool dmm_looks_like_block(struct kvm_dmm_region *region)
+{
+	unsigned int i;
+	u64 e;
+
+	/* Pairs with the release that sets the block. */
+	if (!smp_load_acquire(&region->block))
+		return false;
+	if (!atomic_read(&region->deviants))
+		return true;
+	for (i = 0; i < KVM_DMM_REGION_PAGES; i++) {
+		e = READ_ONCE(region->entry[i]);
+		if (!(e & DMM_BUSY) &&
+		    !dmm_is_block_entry(region, &region->entry[i], e))
+			return false;
+	}
+	return true;
+}
+
 /**
  * kvm_dmm_frames - look at the frames of a region
  * @pool: the pool
@@ -199,7 +223,8 @@ EXPORT_SYMBOL_GPL(kvm_dmm_peek);
  *	own
  * @written: out: of these, those that may have been written since they were
  *	protected; or NULL
- * @block: out: the region is mapped as 2 MiB, or may be; or NULL
+ * @block: out: the region is mapped as 2 MiB, or may be, at once or as soon as
+ *	entries that are busy are given back; or NULL
  *
  * As kvm_dmm_peek(), for a whole region at once.
  *
@@ -231,11 +256,9 @@ bool kvm_dmm_frames(struct kvm_dmm_pool *pool, pgoff_t base,
 		if (written)
 			written[word] = w;
 	}
-	if (block) {
-		/* Pairs with the release that sets the block. */
-		*block = smp_load_acquire(&region->block) &&
-			 !atomic_read(&region->deviants);
-	}
+	/* After the entries: what of them is a new block's says that it is one. */
+	if (block)
+		*block = dmm_looks_like_block(region);
 	return true;
 }
 EXPORT_SYMBOL_GPL(kvm_dmm_frames);

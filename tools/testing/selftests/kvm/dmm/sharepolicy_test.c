@@ -245,6 +245,22 @@ DMM_TEST(sharing, blocks)
 	EXPECT_EQ(0, bad_content(&self->mem, 0, PAGES, 4));
 }
 
+/* Passes that meet a block whose entries are busy leave it whole. */
+DMM_TEST(sharing, busy_blocks)
+{
+	uint64_t until;
+
+	ASSERT_EQ(0, dmm_pool_set(self->mem.ino, "share/break_blocks", "never"));
+	dmm_compact();
+	ASSERT_EQ(0, fallocate(self->mem.fd, 0, 0, SIZE));
+	/* As while they are made, entries are given back one by one. */
+	until = count(&self->mem, "passes") + 20;
+	while (count(&self->mem, "passes") < until)
+		ASSERT_TRUE(dmm_pool_ok(self->mem.ino));
+	EXPECT_EQ(SIZE, dmm_pool_get(self->mem.ino, "huge_bytes"));
+	EXPECT_EQ(SIZE, resident(&self->mem));
+}
+
 /* A page that somebody holds is left alone, and found later. */
 DMM_TEST(sharing, held_page)
 {
