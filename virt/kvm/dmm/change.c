@@ -598,7 +598,8 @@ EXPORT_SYMBOL_GPL(kvm_dmm_batch_forget);
  *
  * Context: May sleep.
  * Return: 0; -ENOENT: the entry is not in the batch; -EINVAL: the frame has
- *	content.
+ *	content; -EPERM: a policy has a fill op, so absent memory is not what
+ *	reads as zero.
  */
 int kvm_dmm_batch_absent(struct kvm_dmm_batch *batch, pgoff_t index)
 {
@@ -609,6 +610,8 @@ int kvm_dmm_batch_absent(struct kvm_dmm_batch *batch, pgoff_t index)
 
 	if (!test_bit(i, batch->frozen))
 		return -ENOENT;
+	if (READ_ONCE(batch->pool->nr_fillers))
+		return -EPERM;
 	kaddr = kmap_local_page(dmm_page(e));
 	zero = !memchr_inv(kaddr, 0, PAGE_SIZE);
 	kunmap_local(kaddr);

@@ -485,6 +485,12 @@ DMM_TEST(token, fill)
 	EXPECT_EQ(11, *(uint64_t *)(self->mem.hva + 11 * DMM_PAGE + 8));
 	EXPECT_EQ(3 * DMM_PAGE, resident(ino));
 
+	/* To other policies zeros are content like any other, then. */
+	memset(self->mem.hva + 13 * DMM_PAGE, 0, DMM_PAGE);
+	ASSERT_EQ(0, dmm_pool_set(ino, "policies", "+test-share"));
+	EXPECT_EQ(-EPERM, dmm_pool_set(ino, "test-share/absent", "13"));
+	EXPECT_EQ(0, dmm_guest_peek(self->guest, DMM_GPA + 13 * DMM_PAGE));
+
 	/* EIO: the access fails. */
 	ASSERT_EQ(0, dmm_pool_set(ino, "test-token/fail_fill", "5"));
 	EXPECT_EQ(-EFAULT, dmm_guest_run(self->guest, 0, DMM_OP_PEEK,
