@@ -284,6 +284,33 @@ DMM_TEST(sharing, held_page)
 	free(buf);
 }
 
+/* The same if it is the page with the same content that is held. */
+DMM_TEST(sharing, held_counterpart)
+{
+	char *buf = malloc(DMM_PAGE);
+	struct iovec iov;
+	int fds[2];
+
+	ASSERT_NE(NULL, buf);
+	ASSERT_EQ(0, pipe(fds));
+	same_content(&self->mem, 0, 1, 1);
+	passes(&self->mem, 2);
+	ASSERT_EQ(1, count(&self->mem, "hashed"));
+	iov = (struct iovec) { page(&self->mem, 0), DMM_PAGE };
+	ASSERT_EQ(DMM_PAGE, vmsplice(fds[1], &iov, 1, 0));
+	ASSERT_EQ(0, dmm_pool_set(self->mem.ino, "share/run", "0"));
+	same_content(&self->mem, 1, 1, 1);
+	ASSERT_EQ(0, dmm_pool_set(self->mem.ino, "share/run", "1"));
+	passes(&self->mem, 2);
+	EXPECT_EQ(2 * DMM_PAGE, resident(&self->mem));
+	EXPECT_NE(0, count(&self->mem, "reject_busy"));
+	ASSERT_EQ(DMM_PAGE, read(fds[0], buf, DMM_PAGE));
+	passes(&self->mem, 2);
+	EXPECT_EQ(DMM_PAGE, resident(&self->mem));
+	EXPECT_EQ(0, bad_content(&self->mem, 0, 2, 1));
+	free(buf);
+}
+
 /* Both vCPUs count in memory that is the same again and again. */
 DMM_TEST(sharing, under_load)
 {
