@@ -16,6 +16,8 @@ usage: tests.sh [OPTION...] [NAME-PATTERN...]
 			on a CPU of Intel in Bochs; local: on this machine
   --npt 0|1		only nested (1: NPT, EPT) or only shadow paging (0)
   --deadline SECONDS	start no test later than this (epoch)
+  --again		run what fails once more, and say so, if the kernel reported
+			nothing
   --no-summary		the caller sums up by "tests.sh --summary"
   --new			forget earlier results
   --summary		only print what the results so far amount to
@@ -36,7 +38,7 @@ U
 	exit "${1:-0}"
 }
 
-set=quick only_new='' kernel=stock only_npt='' deadline='' summary=1 new='' run=1
+set=quick only_new='' kernel=stock only_npt='' deadline='' again='' summary=1 new='' run=1
 patterns=()
 while [ $# -gt 0 ]; do
 	case $1 in
@@ -45,6 +47,7 @@ while [ $# -gt 0 ]; do
 	--kernel)	kernel=$2; shift ;;
 	--npt)		only_npt=$2; shift ;;
 	--deadline)	deadline=$2; shift ;;
+	--again)	again=1 ;;
 	--no-summary)	summary= ;;
 	--new)		new=1 ;;
 	--summary)	run= ;;
@@ -60,8 +63,9 @@ export KREL
 release_dirs
 results=$OUT/results
 mkdir -p "$OUT"
-[ -z "$new" ] || rm -f "$results"
-touch "$results"
+unstable=$OUT/results.unstable	# what failed, but was run once more
+[ -z "$new" ] || rm -f "$results" "$unstable"
+touch "$results" "$unstable"
 
 print_summary() {
 	local p f s
@@ -71,6 +75,7 @@ print_summary() {
 		sort >"$results.last"
 	awk '$4 > 0 { name = $1 " " $2; $1 = $2 = $3 = $4 = $5 = $6 = ""; sub(/^ */, "");
 		printf "FAILED  %-48s %s\n", name, $0 }' "$results.last"
+	sed 's/^/UNSTABLE  /' "$unstable"
 	read -r p f s < <(awk '{ p += $3; f += $4; s += $5 }
 		END { print p + 0, f + 0, s + 0 }' "$results.last")
 	echo "$p passed, $f failed, $s skipped"
@@ -225,6 +230,7 @@ run_emulated() {	# NPT plain|guests
 			break
 		fi
 		[ -z "$deadline" ] || echo $((deadline - $(date +%s))) >"$dir/dmm/seconds"
+		[ -z "$again" ] || touch "$dir/dmm/again"
 		boots=$((boots + 1))
 		[ "$boots" -le 8 ] || { record "$where" boots 0 1 0 0 "the host died too often"; break; }
 		say BOOT "$where, $(wc -l <"$dir/dmm/tests") programs"
@@ -241,7 +247,7 @@ run_emulated() {	# NPT plain|guests
 		if [ "$kernel" = intel ]; then
 			args+=(--kvm intel --mem 1G)
 			# It takes a second for each MiB to boot from.
-			grep -o '/t/[^ ;]*' "$dir/dmm/tests" | sort -u | while read -r name; do
+			{ grep -o '/t/[^ ;]*' "$dir/dmm/tests" || true; } | sort -u | while read -r name; do
 				install -D "$testbin/${name#/t/}" "$dir/programs/${name#/t/}"
 			done
 			[ ! -d "$dir/programs" ] || args+=(--files "$dir/programs:/t")
@@ -258,6 +264,9 @@ run_emulated() {	# NPT plain|guests
 		"$DMM/host.sh" "${args[@]}" -- /dmm/run-tests || rc=$?
 		grep '^test end ' "$dir/result" 2>/dev/null | while read -r _ _ name p f s took why; do
 			echo "$where $name $p $f $s $took $why" >>"$results"
+		done
+		grep '^test again ' "$dir/result" 2>/dev/null | while read -r _ _ name took why; do
+			echo "$where $name, after $took s: $why" >>"$unstable"
 		done
 		awk '$1 == "test" && $2 == "end" { print $3 }' "$dir/result" >"$dir/done"
 		# What was running when the host died?
