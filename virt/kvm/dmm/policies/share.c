@@ -81,26 +81,6 @@ struct share_region {
 };
 
 /**
- * struct share_pool - a pool with this policy
- * @policy: the policy
- * @worker: the thread; nobody else touches @regions while it runs
- * @work_mutex: held by the thread while it works on a region, and to keep it out
- * @regions: page offset / 512 to struct share_region
- * @seed: of the domain that the hashes are for
- * @pass: number of the pass
- * @stopped: frames were separated: rest until a number is written again
- */
-struct share_pool {
-	struct kvm_dmm_policy *policy;
-	struct task_struct *worker;
-	struct mutex work_mutex;	/* see above */
-	struct xarray regions;
-	u64 seed;
-	unsigned long pass;
-	bool stopped;
-};
-
-/**
  * struct share_found - pages of a batch that may share or go
  * @index: page offset
  * @hash: of the content
@@ -110,6 +90,28 @@ struct share_found {
 	pgoff_t index;
 	u64 hash;
 	struct kvm_dmm_shared *shared;
+};
+
+/**
+ * struct share_pool - a pool with this policy
+ * @policy: the policy
+ * @worker: the thread; nobody else touches @regions while it runs
+ * @work_mutex: held by the thread while it works on a region, and to keep it out
+ * @regions: page offset / 512 to struct share_region
+ * @seed: of the domain that the hashes are for
+ * @pass: number of the pass
+ * @stopped: frames were separated: rest until a number is written again
+ * @found: what a batch has that may share or go; the thread's
+ */
+struct share_pool {
+	struct kvm_dmm_policy *policy;
+	struct task_struct *worker;
+	struct mutex work_mutex;	/* see above */
+	struct xarray regions;
+	u64 seed;
+	unsigned long pass;
+	bool stopped;
+	struct share_found found[SHARE_BATCH];
 };
 
 static void share_count(struct share_pool *share, unsigned int nr)
@@ -194,8 +196,9 @@ static bool share_join(struct share_pool *share, struct kvm_dmm_batch *batch,
 
 /* Second step: take the pages that were found, and share or drop them. */
 static void share_merge(struct share_pool *share, struct share_region *region,
-			struct share_found *found, unsigned int nr)
+			unsigned int nr)
 {
+	struct share_found *found = share->found;
 	struct kvm_dmm_batch batch;
 	unsigned int i;
 	u8 *state;
@@ -224,11 +227,11 @@ static void share_merge(struct share_pool *share, struct share_region *region,
 /* First step: protect and hash the pages @look, starting with *@first. */
 static unsigned int share_hash_pages(struct share_pool *share,
 				     struct share_region *region, pgoff_t base,
-				     unsigned long *look, unsigned int *first,
-				     struct share_found *found)
+				     unsigned long *look, unsigned int *first)
 {
 	bool safe = kvm_dmm_value(share->policy, SHARE_TIMING_SAFE);
 	unsigned int i, n = 0, nr = 0, begin = *first;
+	struct share_found *found = share->found;
 	struct kvm_dmm_batch batch;
 	struct page *page;
 	u64 hash;
@@ -303,7 +306,6 @@ static void share_scan_region(struct share_pool *share, pgoff_t base)
 {
 	DECLARE_BITMAP(frames, KVM_DMM_REGION_PAGES);
 	DECLARE_BITMAP(written, KVM_DMM_REGION_PAGES);
-	struct share_found found[SHARE_BATCH];
 	struct share_region *region;
 	unsigned int i, n;
 	bool block;
@@ -335,9 +337,9 @@ static void share_scan_region(struct share_pool *share, pgoff_t base)
 	}
 	i = 0;
 	while (i < KVM_DMM_REGION_PAGES && !kthread_should_stop()) {
-		n = share_hash_pages(share, region, base, frames, &i, found);
+		n = share_hash_pages(share, region, base, frames, &i);
 		if (n)
-			share_merge(share, region, found, n);
+			share_merge(share, region, n);
 		cond_resched();
 	}
 }
