@@ -132,7 +132,7 @@ rootfs_kit() {
 		mkdir -p "$tree/kit" "$tree/bin" "$tree/usr/share/qemu" "$tree/usr/share/seabios"
 		pack "$hostdir/guest" | gzip -1 >"$tree/kit/initrd"
 		cp "$IMAGE/boot/vmlinuz-$KREL" "$tree/kit/vmlinuz"
-		install -m 755 "$DMM/guest" "$DMM"/guest-{lib,restore,fork,migrate,mix,swapdev,share} "$tree/bin/"
+		install -m 755 "$DMM/guest" "$DMM"/guest-{lib,restore,fork,migrate,mix,nested,swapdev,share} "$tree/bin/"
 		build_static "$DMM/equalpages.c" "$tree/bin/equalpages"
 		make -s -C "$TOP/tools/kvm/dmm" O="$hostdir/"
 		with_libs "$tree" "$hostdir/dmm-fork" /bin/dmm-fork
