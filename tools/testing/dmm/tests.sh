@@ -265,9 +265,10 @@ run_emulated() {	# NPT plain|guests
 		grep '^test end ' "$dir/result" 2>/dev/null | while read -r _ _ name p f s took why; do
 			echo "$where $name $p $f $s $took $why" >>"$results"
 		done
-		grep '^test again ' "$dir/result" 2>/dev/null | while read -r _ _ name took why; do
-			echo "$where $name, after $took s: $why" >>"$unstable"
-		done
+		awk -v where="$where" '$1 == "test" && $2 == "again" {
+			line = where " " $3 ", after " $4 " s:"
+			for (i = 5; i <= NF; i++) line = line " " $i
+			print line }' "$dir/result" >>"$unstable"
 		awk '$1 == "test" && $2 == "end" { print $3 }' "$dir/result" >"$dir/done"
 		# What was running when the host died?
 		name=$(awk '$1 == "test" && $2 == "start" { n = $3 } $1 == "test" && $2 == "end" { n = "" }
