@@ -610,6 +610,10 @@ int kvm_dmm_batch_absent(struct kvm_dmm_batch *batch, pgoff_t index)
 
 	if (!test_bit(i, batch->frozen))
 		return -ENOENT;
+	/*
+	 * A policy that is attached right after this look finds absent what it
+	 * would have found so, had it come after the batch.
+	 */
 	if (READ_ONCE(batch->pool->nr_fillers))
 		return -EPERM;
 	kaddr = kmap_local_page(dmm_page(e));

@@ -256,9 +256,14 @@ bool kvm_dmm_frames(struct kvm_dmm_pool *pool, pgoff_t base,
 		if (written)
 			written[word] = w;
 	}
-	/* After the entries: what of them is a new block's says that it is one. */
-	if (block)
+	if (block) {
+		/*
+		 * dmm_block_set() before the entries, here after them: who has
+		 * seen one of a new block sees that it is one.
+		 */
+		smp_rmb();
 		*block = dmm_looks_like_block(region);
+	}
 	return true;
 }
 EXPORT_SYMBOL_GPL(kvm_dmm_frames);

@@ -101,7 +101,7 @@ struct share_found {
  * @seed: of the domain that the hashes are for
  * @pass: number of the pass
  * @stopped: frames were separated: rest until a number is written again
- * @found: what a batch has that may share or go; the thread's
+ * @found: what a batch has that may share or go; protected by @work_mutex
  */
 struct share_pool {
 	struct kvm_dmm_policy *policy;

@@ -98,6 +98,26 @@ static uint64_t bad_content(struct dmm_mem *mem, uint64_t first, uint64_t n,
 	return bad;
 }
 
+/* Have a pipe hold a page. */
+static void hold_page(struct dmm_mem *mem, uint64_t index, int fds[2])
+{
+	struct iovec iov = { page(mem, index), DMM_PAGE };
+
+	TEST_ASSERT(!pipe(fds) &&
+		    vmsplice(fds[1], &iov, 1, 0) == DMM_PAGE,
+		    "A page cannot be put into a pipe");
+}
+
+static void release_page(int fds[2])
+{
+	char buf[DMM_PAGE];
+
+	TEST_ASSERT(read(fds[0], buf, DMM_PAGE) == DMM_PAGE,
+		    "A page does not come out of its pipe");
+	close(fds[0]);
+	close(fds[1]);
+}
+
 /* Equal pages in one pool; what differs stays alone. */
 DMM_TEST(sharing, one_pool)
 {
@@ -264,51 +284,42 @@ DMM_TEST(sharing, busy_blocks)
 /* A page that somebody holds is left alone, and found later. */
 DMM_TEST(sharing, held_page)
 {
-	char *buf = malloc(DMM_PAGE);
-	struct iovec iov;
 	int fds[2];
 
-	ASSERT_NE(NULL, buf);
-	ASSERT_EQ(0, pipe(fds));
 	ASSERT_EQ(0, dmm_pool_set(self->mem.ino, "share/run", "0"));
 	same_content(&self->mem, 0, 20, 1);
-	iov = (struct iovec) { page(&self->mem, 7), DMM_PAGE };
-	ASSERT_EQ(DMM_PAGE, vmsplice(fds[1], &iov, 1, 0));
+	hold_page(&self->mem, 7, fds);
 	ASSERT_EQ(0, dmm_pool_set(self->mem.ino, "share/run", "1"));
 	passes(&self->mem, 2);
 	EXPECT_EQ(2 * DMM_PAGE, resident(&self->mem));
-	ASSERT_EQ(DMM_PAGE, read(fds[0], buf, DMM_PAGE));
+	release_page(fds);
 	passes(&self->mem, 2);
 	EXPECT_EQ(DMM_PAGE, resident(&self->mem));
 	EXPECT_EQ(0, bad_content(&self->mem, 0, 20, 1));
-	free(buf);
 }
 
 /* The same if it is the page with the same content that is held. */
 DMM_TEST(sharing, held_counterpart)
 {
-	char *buf = malloc(DMM_PAGE);
-	struct iovec iov;
 	int fds[2];
 
-	ASSERT_NE(NULL, buf);
-	ASSERT_EQ(0, pipe(fds));
+	/* Not to be hashed while it is half written. */
+	ASSERT_EQ(0, dmm_pool_set(self->mem.ino, "share/run", "0"));
 	same_content(&self->mem, 0, 1, 1);
+	ASSERT_EQ(0, dmm_pool_set(self->mem.ino, "share/run", "1"));
 	passes(&self->mem, 2);
 	ASSERT_EQ(1, count(&self->mem, "hashed"));
-	iov = (struct iovec) { page(&self->mem, 0), DMM_PAGE };
-	ASSERT_EQ(DMM_PAGE, vmsplice(fds[1], &iov, 1, 0));
+	hold_page(&self->mem, 0, fds);
 	ASSERT_EQ(0, dmm_pool_set(self->mem.ino, "share/run", "0"));
 	same_content(&self->mem, 1, 1, 1);
 	ASSERT_EQ(0, dmm_pool_set(self->mem.ino, "share/run", "1"));
 	passes(&self->mem, 2);
 	EXPECT_EQ(2 * DMM_PAGE, resident(&self->mem));
 	EXPECT_NE(0, count(&self->mem, "reject_busy"));
-	ASSERT_EQ(DMM_PAGE, read(fds[0], buf, DMM_PAGE));
+	release_page(fds);
 	passes(&self->mem, 2);
 	EXPECT_EQ(DMM_PAGE, resident(&self->mem));
 	EXPECT_EQ(0, bad_content(&self->mem, 0, 2, 1));
-	free(buf);
 }
 
 /* Both vCPUs count in memory that is the same again and again. */
