@@ -99,6 +99,25 @@ struct page *dmm_frame_try_alloc(void)
 				  __GFP_NOWARN);
 }
 
+/*
+ * Up to 1 << *@order pages in a row, for one look at the lists of the allocator
+ * and one charge of the control group.  Rather fewer than work to make a row;
+ * out: how many there are.
+ */
+static struct page *dmm_row_alloc(gfp_t gfp, unsigned int *order)
+{
+	struct page *page;
+
+	for (; *order; --*order) {
+		page = alloc_pages(gfp & ~__GFP_RECLAIM, *order);
+		if (page) {
+			split_page(page, *order);
+			return page;
+		}
+	}
+	return alloc_page(gfp);
+}
+
 /**
  * dmm_frame_alloc_bulk - allocate pages that can be had without effort
  * @pages: out: the pages
@@ -113,16 +132,18 @@ unsigned int dmm_frame_alloc_bulk(struct page **pages, unsigned int nr,
 {
 	const gfp_t gfp = GFP_NOWAIT | __GFP_HIGHMEM | __GFP_NOWARN |
 			  (zero ? __GFP_ZERO : 0);
-	unsigned int n;
+	unsigned int order = PAGE_ALLOC_COSTLY_ORDER;
+	unsigned int i, n = 0;
+	struct page *page;
 
-	if (!memcg_kmem_online()) {
-		memset(pages, 0, nr * sizeof(*pages));
-		return alloc_pages_bulk_array(gfp, nr, pages);
-	}
-	for (n = 0; n < nr; n++) {
-		pages[n] = alloc_page(gfp | __GFP_ACCOUNT);
-		if (!pages[n])
+	/* alloc_pages_bulk() does not charge control groups. */
+	while (n < nr) {
+		order = min_t(unsigned int, order, ilog2(nr - n));
+		page = dmm_row_alloc(gfp | __GFP_ACCOUNT, &order);
+		if (!page)
 			break;
+		for (i = 0; i < 1U << order; i++)
+			pages[n++] = page + i;
 	}
 	return n;
 }
