@@ -12,7 +12,9 @@
 #include <linux/file.h>
 #include <linux/fs.h>
 #include <linux/jiffies.h>
+#include <linux/ktime.h>
 #include <linux/kvm_dmm.h>
+#include <linux/math64.h>
 #include <linux/module.h>
 #include <linux/mutex.h>
 #include <linux/sched/signal.h>
@@ -42,6 +44,8 @@
  * @step: pages between two notifications of progress
  * @filler: brings pages back in the background
  * @next: page offset where it goes on
+ * @credit: bytes that it may bring back; less than 0: it has to wait
+ * @since: when that was so, in ns of ktime_get_ns()
  * @notify: tells who polls
  * @order_lock: protects @order; within @lock
  * @order: what is read ahead of the guest, or NULL
@@ -58,6 +62,8 @@ struct dmm_restore {
 	unsigned long step;
 	struct delayed_work filler;
 	pgoff_t next;
+	s64 credit;
+	u64 since;
 	struct work_struct notify;
 	struct mutex order_lock;	/* see above */
 	struct dmm_order *order;
@@ -261,23 +267,42 @@ static bool dmm_filler_run(struct dmm_restore *restore, unsigned long nr)
 	return !failed;
 }
 
+/*
+ * Bring pages back if the rate allows some; returns when to ask again.  A tick is
+ * longer than many rates leave between two runs, and a run may be late: so the
+ * rate holds on average, but for more than a twentieth of a second is no credit.
+ */
+static unsigned long dmm_filler_pace(struct dmm_restore *restore, u64 rate)
+{
+	u64 nr, now = ktime_get_ns();
+	u64 passed = min(now - restore->since, NSEC_PER_SEC);
+
+	restore->since = now;
+	restore->credit += mul_u64_u64_div_u64(passed, rate, NSEC_PER_SEC);
+	restore->credit = min_t(s64, restore->credit, rate / 20);
+	if (restore->credit >= 0) {
+		nr = clamp(rate / DMM_FILLER_HZ >> PAGE_SHIFT, 1,
+			   DMM_FILLER_MAX);
+		if (!dmm_filler_run(restore, nr))
+			return HZ;
+		restore->credit -= nr << PAGE_SHIFT;
+	}
+	if (restore->credit >= 0)
+		return 0;
+	return min_t(u64, DIV64_U64_ROUND_UP(-restore->credit * HZ, rate), HZ);
+}
+
 static void dmm_filler_work(struct work_struct *work)
 {
 	struct dmm_restore *restore = container_of(to_delayed_work(work),
 						   struct dmm_restore, filler);
 	u64 rate = kvm_dmm_value(restore->policy, DMM_RATE);
-	unsigned long nr, delay = HZ;
 
 	if (!atomic_long_read(&restore->remaining))
 		return;
 	/* At rest it looks at the rate once a second: it may hold for all. */
-	if (rate) {
-		nr = clamp_t(u64, rate / DMM_FILLER_HZ >> PAGE_SHIFT, 1,
-			     DMM_FILLER_MAX);
-		if (dmm_filler_run(restore, nr))
-			delay = min_t(u64, HZ, (nr << PAGE_SHIFT) * HZ / rate);
-	}
-	queue_delayed_work(dmm_restore_wq, &restore->filler, delay);
+	queue_delayed_work(dmm_restore_wq, &restore->filler,
+			   rate ? dmm_filler_pace(restore, rate) : HZ);
 }
 
 /* Make tokens of all data that the image has. */
