@@ -362,38 +362,58 @@ static bool share_runs(struct share_pool *share)
 	       !READ_ONCE(share->stopped);
 }
 
-static void share_sleep(struct share_pool *share, u64 ns)
+/* For no less than @ns, but that a tunable was written; returns for how long. */
+static u64 share_sleep(u64 ns)
 {
+	u64 begin = ktime_get_ns();
+
 	set_current_state(TASK_INTERRUPTIBLE);
 	if (!kthread_should_stop())
-		schedule_timeout(max(nsecs_to_jiffies(ns), 1UL));
+		schedule_timeout(nsecs_to_jiffies(ns) + 1);
 	__set_current_state(TASK_RUNNING);
+	return ktime_get_ns() - begin;
 }
 
-/* Sleep as long as the budget wants after @pages that took @worked. */
-static void share_pace(struct share_pool *share, u64 *pages, u64 *worked)
+/**
+ * struct share_budget - what was done in a pass since it rested
+ * @pages: pages that were looked at
+ * @worked: how long that took, in ns
+ * @rested: how much too long it rested last, in ns
+ */
+struct share_budget {
+	u64 pages;
+	u64 worked;
+	u64 rested;
+};
+
+/* Sleep as long as the budget wants. */
+static void share_pace(struct share_pool *share, struct share_budget *budget)
 {
 	struct kvm_dmm_policy *policy = share->policy;
-	u64 rest, rate;
+	u64 rest, rate, slept;
 
 	rate = share_rate(kvm_dmm_pool_pages(policy->pool),
 			  kvm_dmm_value(policy, SHARE_FULL_SCAN_SECONDS),
 			  kvm_dmm_value(policy, SHARE_PAGES_PER_SECOND));
-	rest = share_rest(*pages, *worked, rate,
+	rest = share_rest(budget->pages, budget->worked, rate,
 			  kvm_dmm_value(policy, SHARE_MAX_CPU_PERCENT));
 	/* Less than the timer can do adds up. */
-	if (rest < TICK_NSEC)
+	if (rest < budget->rested + TICK_NSEC)
 		return;
-	*pages = 0;
-	*worked = 0;
-	share_sleep(share, rest);
+	rest -= budget->rested;
+	slept = share_sleep(rest);
+	memset(budget, 0, sizeof(*budget));
+	/* Make up for the timer, not for a host that has no time for this. */
+	if (slept > rest)
+		budget->rested = min(slept - rest, 2 * TICK_NSEC);
 }
 
 static void share_pass(struct share_pool *share)
 {
 	struct kvm_dmm_pool *pool = share->policy->pool;
-	u64 pages = 0, worked = 0, begin;
+	struct share_budget budget = {};
 	pgoff_t index = 0, base;
+	u64 begin;
 
 	mutex_lock(&share->work_mutex);
 	share_begin_pass(share);
@@ -407,9 +427,9 @@ static void share_pass(struct share_pool *share)
 		if (share_runs(share))
 			share_scan_region(share, base);
 		mutex_unlock(&share->work_mutex);
-		worked += ktime_get_ns() - begin;
-		pages += KVM_DMM_REGION_PAGES;
-		share_pace(share, &pages, &worked);
+		budget.worked += ktime_get_ns() - begin;
+		budget.pages += KVM_DMM_REGION_PAGES;
+		share_pace(share, &budget);
 		index = base + KVM_DMM_REGION_PAGES;
 		try_to_freeze();
 		cond_resched();
@@ -417,7 +437,7 @@ static void share_pass(struct share_pool *share)
 	share_count(share, SHARE_COUNT_passes);
 	share_sweep();
 	/* Also if there is next to nothing to look at. */
-	share_sleep(share, SHARE_PAUSE * NSEC_PER_MSEC);
+	share_sleep(SHARE_PAUSE * NSEC_PER_MSEC);
 }
 
 static int share_worker(void *data)

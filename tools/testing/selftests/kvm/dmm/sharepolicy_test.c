@@ -2,7 +2,9 @@
 /*
  * The share policy: equal pages become one page, and stay what they are.
  */
+#include <dirent.h>
 #include <sys/uio.h>
+#include <time.h>
 
 #include "dmm_util.h"
 #include "kselftest_harness.h"
@@ -96,6 +98,72 @@ static uint64_t bad_content(struct dmm_mem *mem, uint64_t first, uint64_t n,
 	for (i = 0; i < n; i++)
 		bad += dmm_bad_pages(page(mem, first + i), i % kinds, 1, 1);
 	return bad;
+}
+
+/* What the worker of a pool has taken of a CPU, in seconds; less than 0: unknown. */
+static double worker_seconds(struct dmm_mem *mem)
+{
+	char path[288], name[32], comm[32];
+	unsigned long long ns;
+	struct dirent *d;
+	double r = -1;
+	DIR *proc;
+	FILE *f;
+
+	proc = opendir("/proc");
+	TEST_ASSERT(proc, "No /proc");
+	snprintf(name, sizeof(name), "dmm-share/%lu", mem->ino);
+	while ((d = readdir(proc))) {
+		snprintf(path, sizeof(path), "/proc/%s/comm", d->d_name);
+		f = fopen(path, "r");
+		if (!f)
+			continue;
+		if (fscanf(f, "%31s", comm) != 1)
+			comm[0] = 0;
+		fclose(f);
+		if (strcmp(comm, name))
+			continue;
+		snprintf(path, sizeof(path), "/proc/%s/schedstat", d->d_name);
+		f = fopen(path, "r");
+		if (f && fscanf(f, "%llu", &ns) == 1)
+			r = ns / 1e9;
+		if (f)
+			fclose(f);
+	}
+	closedir(proc);
+	return r;
+}
+
+static double seconds(void)
+{
+	struct timespec t;
+
+	clock_gettime(CLOCK_MONOTONIC, &t);
+	return t.tv_sec + t.tv_nsec / 1e9;
+}
+
+/* How long the first pass over new pages takes with a tunable, and of a CPU. */
+static double first_pass(const char *tunable, const char *value, double *cpu)
+{
+	struct dmm_mem mem = dmm_mem_create_exact(SIZE);
+	double begin, passed = 0;
+	int tries;
+
+	share_on(&mem);
+	TEST_ASSERT(!dmm_pool_set(mem.ino, "share/run", "0") &&
+		    !dmm_pool_set(mem.ino, tunable, value), "Cannot tune");
+	dmm_fill(mem.hva, 0, PAGES, 1);
+	begin = seconds();
+	dmm_pool_set(mem.ino, "share/run", "1");
+	for (tries = 0; tries < 10000 && !passed; tries++) {
+		usleep(10000);
+		if (count(&mem, "hashed") >= PAGES)
+			passed = seconds() - begin;
+	}
+	*cpu = worker_seconds(&mem);
+	dmm_mem_free(&mem);
+	TEST_ASSERT(passed, "The share policy does not look at all pages");
+	return passed;
 }
 
 /* Have a pipe hold a page. */
@@ -421,6 +489,30 @@ DMM_TEST(sharing, detach)
 	dmm_mem_free(&other);
 	EXPECT_EQ(0, bad_content(&self->mem, 0, PAGES, 700));
 	EXPECT_EQ(700 * DMM_PAGE, resident(&self->mem));
+}
+
+/*
+ * How many pages it may look at in a second, and how much of a CPU it may take.
+ * After the last 2 MiB it need not rest.
+ */
+DMM_TEST(sharing, budget)
+{
+	const double part = (SIZE - (2UL << 20)) / (double)SIZE;
+	char value[16];
+	double passed, cpu;
+
+	snprintf(value, sizeof(value), "%lu", PAGES / 2);
+	passed = first_pass("share/pages_per_second", value, &cpu);
+	EXPECT_LE((uint64_t)(2 * part * 1000), (uint64_t)(passed * 1000));
+	EXPECT_GE(8000, (uint64_t)(passed * 1000));
+
+	passed = first_pass("share/full_scan_seconds", "2", &cpu);
+	EXPECT_LE((uint64_t)(2 * part * 1000), (uint64_t)(passed * 1000));
+	EXPECT_GE(8000, (uint64_t)(passed * 1000));
+
+	passed = first_pass("share/max_cpu_percent", "2", &cpu);
+	if (cpu >= 0)
+		EXPECT_LE((uint64_t)(cpu * 1e6), (uint64_t)(passed * 1e6 * 0.05));
 }
 
 TEST_HARNESS_MAIN
