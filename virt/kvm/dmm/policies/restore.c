@@ -44,8 +44,8 @@
  * @step: pages between two notifications of progress
  * @filler: brings pages back in the background
  * @next: page offset where it goes on
- * @credit: bytes that it may bring back; less than 0: it has to wait
- * @since: when that was so, in ns of ktime_get_ns()
+ * @credit: bytes that it may bring back; less than 0: it has to wait; the worker's
+ * @since: when that was so, in ns of ktime_get_ns(); the worker's
  * @notify: tells who polls
  * @order_lock: protects @order; within @lock
  * @order: what is read ahead of the guest, or NULL
@@ -270,16 +270,18 @@ static bool dmm_filler_run(struct dmm_restore *restore, unsigned long nr)
 /*
  * Bring pages back if the rate allows some; returns when to ask again.  A tick is
  * longer than many rates leave between two runs, and a run may be late: so the
- * rate holds on average, but for more than a twentieth of a second is no credit.
+ * rate holds on average, but for more than a twentieth of a second is no credit,
+ * and what is owed from a faster rate is forgotten but for a second.
  */
 static unsigned long dmm_filler_pace(struct dmm_restore *restore, u64 rate)
 {
 	u64 nr, now = ktime_get_ns();
 	u64 passed = min(now - restore->since, NSEC_PER_SEC);
+	s64 owed = max(rate, PAGE_SIZE);
 
 	restore->since = now;
 	restore->credit += mul_u64_u64_div_u64(passed, rate, NSEC_PER_SEC);
-	restore->credit = min_t(s64, restore->credit, rate / 20);
+	restore->credit = clamp_t(s64, restore->credit, -owed, rate / 20);
 	if (restore->credit >= 0) {
 		nr = clamp(rate / DMM_FILLER_HZ >> PAGE_SHIFT, 1,
 			   DMM_FILLER_MAX);

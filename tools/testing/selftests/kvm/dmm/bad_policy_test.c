@@ -63,14 +63,6 @@ static void set_all(struct __test_metadata *_metadata, const char *tunable,
 	free(path);
 }
 
-static uint64_t now_ms(void)
-{
-	struct timespec ts;
-
-	clock_gettime(CLOCK_MONOTONIC, &ts);
-	return ts.tv_sec * 1000ULL + ts.tv_nsec / 1000000;
-}
-
 static bool wait_detached(unsigned long ino)
 {
 	int i;
@@ -231,7 +223,7 @@ DMM_TEST(bad, reclaim_counts)
 
 	for (i = 0; i < ARRAY_SIZE(how); i++) {
 		set(_metadata, self->ino, "reclaim", how[i]);
-		start = now_ms();
+		start = dmm_now_ms();
 		EXPECT_EQ(-EAGAIN, dmm_pool_set_bytes(self->ino, "reclaim",
 						      SIZE / 2)) {
 			TH_LOG("reclaim: %s", how[i]);
@@ -240,7 +232,7 @@ DMM_TEST(bad, reclaim_counts)
 						     SIZE / 2)) {
 			TH_LOG("reclaim: %s", how[i]);
 		}
-		EXPECT_GT(60000, now_ms() - start);
+		EXPECT_GT(60000, dmm_now_ms() - start);
 		EXPECT_EQ(2 * SIZE, dmm_pool_get(self->ino, "max_bytes"));
 		EXPECT_EQ(0, dmm_pool_get(self->ino, "stats/reclaim"));
 		EXPECT_EQ(SIZE, dmm_pool_get(self->ino, "resident_bytes"));
@@ -260,7 +252,7 @@ DMM_TEST(bad, reclaim_silent)
 /* What is taken out comes back at once: lowering the limit must end. */
 DMM_TEST(bad, reclaim_bounce)
 {
-	uint64_t start = now_ms();
+	uint64_t start = dmm_now_ms();
 
 	set(_metadata, self->ino, "reclaim", "bounce");
 	/* Above the lower limit nothing comes back: it may succeed. */
@@ -268,7 +260,7 @@ DMM_TEST(bad, reclaim_bounce)
 	/* With a margin that it never gets to. */
 	ASSERT_EQ(0, dmm_pool_set_bytes(self->ino, "max_bytes", SIZE));
 	EXPECT_EQ(0, dmm_guest_bad_pages(self->guest, DMM_GPA, PAGES, 1));
-	EXPECT_GT(120000, now_ms() - start);
+	EXPECT_GT(120000, dmm_now_ms() - start);
 	ASSERT_EQ(0, dmm_pool_set_bytes(self->ino, "max_bytes", 2 * SIZE));
 	recover(_metadata, self->guest, self->ino);
 }
@@ -286,12 +278,12 @@ DMM_TEST(bad, limit)
 	ASSERT_EQ(0, dmm_pool_set_bytes(self->ino, "max_bytes", SIZE / 2));
 	for (i = 0; i < ARRAY_SIZE(how); i++) {
 		set(_metadata, self->ino, "reclaim", how[i]);
-		start = now_ms();
+		start = dmm_now_ms();
 		EXPECT_EQ(-EFAULT, dmm_guest_run(self->guest, 0, DMM_OP_POKE,
 						 DMM_GPA, 1, 5)) {
 			TH_LOG("reclaim: %s", how[i]);
 		}
-		EXPECT_GT(60000, now_ms() - start);
+		EXPECT_GT(60000, dmm_now_ms() - start);
 		EXPECT_EQ(0, dmm_guest_run(self->guest, 1, DMM_OP_CHECK,
 					   DMM_GPA + SIZE / 2, PAGES / 2, 1));
 		EXPECT_EQ(0, self->guest->cpu[1].cmd->result);
@@ -398,7 +390,7 @@ DMM_TEST(bad, sleep)
 	ASSERT_EQ(0, pthread_create(&thread, NULL, reclaim_thread,
 				    (void *)self->ino));
 	usleep(500000);
-	start = now_ms();
+	start = dmm_now_ms();
 	/* The guest, and all of another pool's life. */
 	EXPECT_EQ(0, dmm_guest_bad_pages(self->guest, DMM_GPA, PAGES / 4, 1));
 	other = dmm_mem_create_exact(SIZE);
@@ -407,7 +399,7 @@ DMM_TEST(bad, sleep)
 	EXPECT_EQ(0, dmm_pool_set(other.ino, "policies", "+demand"));
 	dmm_mem_free(&other);
 	EXPECT_TRUE(dmm_pool_gone(other.ino));
-	EXPECT_GT(9000, now_ms() - start);
+	EXPECT_GT(9000, dmm_now_ms() - start);
 	set(_metadata, self->ino, "sleep_ms", "0");
 	pthread_join(thread, NULL);
 	recover(_metadata, self->guest, self->ino);

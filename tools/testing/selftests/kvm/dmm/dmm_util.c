@@ -112,6 +112,14 @@ void dmm_pool_read(unsigned long ino, const char *file, char *buf, size_t size)
 	buf[n] = 0;
 }
 
+uint64_t dmm_now_ms(void)
+{
+	struct timespec ts;
+
+	clock_gettime(CLOCK_MONOTONIC, &ts);
+	return ts.tv_sec * 1000ULL + ts.tv_nsec / 1000000;
+}
+
 uint64_t dmm_pool_get(unsigned long ino, const char *file)
 {
 	char buf[64], *end;

@@ -55,6 +55,7 @@ void dmm_compact(void);
 
 /* A pool's files in sysfs; setters return 0 or -errno. */
 char *dmm_pool_path(unsigned long ino, const char *file);
+uint64_t dmm_now_ms(void);	/* CLOCK_MONOTONIC */
 uint64_t dmm_pool_get(unsigned long ino, const char *file);
 void dmm_pool_read(unsigned long ino, const char *file, char *buf, size_t size);
 int dmm_pool_set(unsigned long ino, const char *file, const char *value);
