@@ -39,6 +39,10 @@ struct kvm_dmm_shared;	/* handle of a shared frame */
 #define KVM_DMM_FETCH_PROCESS	BIT(3)	/* a process reads it, not the guest */
 #define KVM_DMM_FETCH_AROUND	BIT(4)	/* because of fetch_around, not touched */
 
+/* Whose shared frame gives way to a token, besides the users in the pool. */
+#define KVM_DMM_USERS_OTHERS	BIT(0)	/* those in other pools with the policy */
+#define KVM_DMM_USERS_YOUNG	BIT(1)	/* of these, what guests have accessed */
+
 /**
  * enum kvm_dmm_kind - what the map has at an offset
  * @KVM_DMM_ABSENT: never written or given back; reads as zero
@@ -381,7 +385,11 @@ int kvm_dmm_batch_join(struct kvm_dmm_batch *batch, pgoff_t index,
 		       struct kvm_dmm_shared *shared);
 int kvm_dmm_batch_token_shared(struct kvm_dmm_batch *batch,
 			       struct kvm_dmm_policy *policy, pgoff_t index,
-			       u64 token);
+			       u64 token, unsigned int users);
+bool kvm_dmm_batch_claims(struct kvm_dmm_batch *batch, pgoff_t index,
+			  bool alone);
+unsigned int kvm_dmm_batch_places(struct kvm_dmm_batch *batch, pgoff_t index,
+				  pgoff_t *places, unsigned int max);
 void kvm_dmm_batch_end(struct kvm_dmm_batch *batch);
 
 long kvm_dmm_add_tokens(struct kvm_dmm_policy *policy, pgoff_t first,
@@ -398,8 +406,8 @@ int kvm_dmm_unshare(struct kvm_dmm_pool *pool);
 enum kvm_dmm_kind kvm_dmm_peek(struct kvm_dmm_pool *pool, pgoff_t index,
 			       bool *write_protected);
 bool kvm_dmm_frames(struct kvm_dmm_pool *pool, pgoff_t base,
-		    unsigned long *frames, unsigned long *written,
-		    bool *block);
+		    unsigned long *frames, unsigned long *shared,
+		    unsigned long *written, bool *block);
 int kvm_dmm_fetch(struct kvm_dmm_pool *pool, pgoff_t index);
 bool kvm_dmm_can_make_block(struct kvm_dmm_pool *pool, pgoff_t base);
 int kvm_dmm_make_block(struct kvm_dmm_pool *pool, pgoff_t base);

@@ -778,3 +778,21 @@ int kvm_dmm_test_young(struct kvm_dmm_pool *pool, pgoff_t first, pgoff_t last,
 	return bitmap_weight(young, KVM_DMM_REGION_PAGES);
 }
 EXPORT_SYMBOL_GPL(kvm_dmm_test_young);
+
+/**
+ * dmm_is_young - was a page accessed by a guest?
+ * @pool: the pool
+ * @index: page offset
+ *
+ * As kvm_dmm_young(), but leaves the access bits.
+ *
+ * Context: May sleep.
+ * Return: True if so.
+ */
+bool dmm_is_young(struct kvm_dmm_pool *pool, pgoff_t index)
+{
+	DECLARE_BITMAP(young, KVM_DMM_REGION_PAGES);
+
+	dmm_young(pool, index, index, false, young);
+	return test_bit(index & (KVM_DMM_REGION_PAGES - 1), young);
+}

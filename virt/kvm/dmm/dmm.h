@@ -523,6 +523,7 @@ int dmm_set_size(struct kvm_dmm_pool *pool, loff_t size);
 struct kvm_dmm_binding;
 struct kvm_dmm_check;
 void dmm_invalidate_slots(struct kvm_dmm_batch *batch, bool protect);
+bool dmm_is_young(struct kvm_dmm_pool *pool, pgoff_t index);
 unsigned int dmm_check_slots(struct kvm_dmm_check *check,
 			     struct kvm_dmm_pool *pool, pgoff_t base);
 

@@ -221,7 +221,8 @@ static bool dmm_looks_like_block(struct kvm_dmm_region *region)
  * @base: page offset of the region
  * @frames: out: KVM_DMM_REGION_PAGES bits, set for entries with a frame of their
  *	own
- * @written: out: of these, those that may have been written since they were
+ * @shared: out: the same for entries with a shared frame; or NULL
+ * @written: out: of @frames, those that may have been written since they were
  *	protected; or NULL
  * @block: out: the region is mapped as 2 MiB, or may be, at once or as soon as
  *	entries that are busy are given back; or NULL
@@ -232,27 +233,34 @@ static bool dmm_looks_like_block(struct kvm_dmm_region *region)
  * Return: False if nothing in the region was ever touched.
  */
 bool kvm_dmm_frames(struct kvm_dmm_pool *pool, pgoff_t base,
-		    unsigned long *frames, unsigned long *written, bool *block)
+		    unsigned long *frames, unsigned long *shared,
+		    unsigned long *written, bool *block)
 {
 	struct kvm_dmm_region *region = dmm_region(pool, base);
 	unsigned int word, bit;
 
 	if (!region) {
 		bitmap_zero(frames, KVM_DMM_REGION_PAGES);
+		if (shared)
+			bitmap_zero(shared, KVM_DMM_REGION_PAGES);
 		return false;
 	}
 	for (word = 0; word < BITS_TO_LONGS(KVM_DMM_REGION_PAGES); word++) {
 		u64 *entry = &region->entry[word * BITS_PER_LONG];
-		unsigned long f = 0, w = 0;
+		unsigned long f = 0, s = 0, w = 0;
 
 		for (bit = 0; bit < BITS_PER_LONG; bit++) {
 			u64 e = READ_ONCE(entry[bit]);
 			unsigned long frame = dmm_kind(e) == KVM_DMM_FRAME;
+			unsigned long many = dmm_kind(e) == KVM_DMM_SHARED;
 
 			f |= frame << bit;
+			s |= many << bit;
 			w |= (e & DMM_WP ? 0 : frame) << bit;
 		}
 		frames[word] = f;
+		if (shared)
+			shared[word] = s;
 		if (written)
 			written[word] = w;
 	}

@@ -113,6 +113,16 @@ static struct kvm_dmm_pool *dmm_light_charged(struct page *page)
 	return (struct kvm_dmm_pool *)(page->private & ~DMM_LIGHT);
 }
 
+/* Of users in a tree, which is in the order of pools. */
+static int dmm_user_cmp_pool(const void *pool, const struct rb_node *node)
+{
+	const struct kvm_dmm_pool *p = rb_entry(node, struct dmm_user, node)->pool;
+
+	if (pool == p)
+		return 0;
+	return pool < (const void *)p ? -1 : 1;
+}
+
 static int dmm_user_cmp(struct kvm_dmm_pool *pool, pgoff_t index,
 			const struct dmm_user *user)
 {
@@ -705,6 +715,80 @@ bool dmm_shared_makes_room(struct kvm_dmm_pool *pool, struct page *page)
 }
 
 /**
+ * kvm_dmm_batch_claims - is a pool charged for a shared frame?
+ * @batch: the batch
+ * @index: page offset of an entry added by kvm_dmm_batch_add_shared()
+ * @alone: and does no other pool use it?
+ *
+ * If so, the pool gets room when all that it has of the frame gives way to
+ * tokens; if it is alone, the host does, too.
+ *
+ * Context: Any.  The answer may be old when the caller reads it.
+ * Return: True if so.
+ */
+bool kvm_dmm_batch_claims(struct kvm_dmm_batch *batch, pgoff_t index,
+			  bool alone)
+{
+	u64 e = dmm_batch_entry(batch, index & (KVM_DMM_REGION_PAGES - 1));
+	struct kvm_dmm_pool *pool = batch->pool;
+	struct page *page = dmm_page(e);
+	struct kvm_dmm_shared *shared = dmm_shared_lock(pool, page);
+	bool claims;
+
+	if (shared)
+		claims = shared->charged == pool &&
+			 !(alone && dmm_find_heir(shared, pool));
+	else
+		claims = dmm_light_charged(page) == pool &&
+			 !(alone && page->index > 1);
+	dmm_shared_unlock(pool, shared);
+	return claims;
+}
+EXPORT_SYMBOL_GPL(kvm_dmm_batch_claims);
+
+/**
+ * kvm_dmm_batch_places - where else a pool has a shared frame
+ * @batch: the batch
+ * @index: page offset of an entry added by kvm_dmm_batch_add_shared()
+ * @places: out: page offsets
+ * @max: how many are wanted
+ *
+ * Context: Any.  The answer may be old when the caller reads it.
+ * Return: How many were found, @max at most.
+ */
+unsigned int kvm_dmm_batch_places(struct kvm_dmm_batch *batch, pgoff_t index,
+				  pgoff_t *places, unsigned int max)
+{
+	u64 e = dmm_batch_entry(batch, index & (KVM_DMM_REGION_PAGES - 1));
+	struct kvm_dmm_pool *pool = batch->pool;
+	struct kvm_dmm_shared *shared = dmm_shared_lock(pool, dmm_page(e));
+	struct rb_node *node = NULL;
+	unsigned int n = 0;
+
+	/* Clones have it at the same offset, so a pool has it once. */
+	if (shared)
+		node = rb_find_first(pool, &shared->users, dmm_user_cmp_pool);
+	for (; node && n < max; node = rb_next(node)) {
+		struct dmm_user *user = rb_entry(node, struct dmm_user, node);
+
+		if (user->pool != pool)
+			break;
+		if (user->index != index)
+			places[n++] = user->index;
+	}
+	/* Apart from the one that was in it before it got a handle. */
+	if (shared && shared->nr_kin && shared->index != index && n < max &&
+	    dmm_region(pool, shared->index) &&
+	    dmm_shares(READ_ONCE(*dmm_entry(dmm_region(pool, shared->index),
+					    shared->index)),
+		       page_to_pfn(dmm_page(e))))
+		places[n++] = shared->index;
+	dmm_shared_unlock(pool, shared);
+	return n;
+}
+EXPORT_SYMBOL_GPL(kvm_dmm_batch_places);
+
+/**
  * dmm_shared_leave - one user less
  * @region: the region of @index
  * @pool: the pool
@@ -801,15 +885,16 @@ static bool dmm_place_trylock(struct kvm_dmm_pool *pool, pgoff_t index,
 }
 
 /*
- * Own the entries of all users of a frame but the caller's.  The lock of the
- * users keeps their pools until their entries are busy, which does so from then
- * on: nobody leaves, and so no file goes away, with a busy entry.
+ * Own the entries of all users of a frame, or of all in @pool, but the caller's.
+ * The lock of the users keeps their pools until their entries are busy, which
+ * does so from then on: nobody leaves, and so no file goes away, with a busy
+ * entry.
  *
  * Return: How many; up to @max.
  */
 static unsigned int dmm_lock_users(struct kvm_dmm_pool *pool, pgoff_t index,
 				   struct page *page, struct dmm_place *places,
-				   unsigned int max)
+				   unsigned int max, bool others)
 {
 	struct kvm_dmm_shared *shared = dmm_shared_lock(pool, page);
 	struct dmm_family *family = pool->family;
@@ -820,11 +905,14 @@ static unsigned int dmm_lock_users(struct kvm_dmm_pool *pool, pgoff_t index,
 	if (shared) {
 		family = shared->nr_kin ? shared->family : NULL;
 		index = shared->index;
-		for (node = rb_first(&shared->users); node && n < max;
-		     node = rb_next(node)) {
+		node = others ? rb_first(&shared->users) :
+			rb_find_first(pool, &shared->users, dmm_user_cmp_pool);
+		for (; node && n < max; node = rb_next(node)) {
 			struct dmm_user *user = rb_entry(node, struct dmm_user,
 							 node);
 
+			if (!others && user->pool != pool)
+				break;
 			if (dmm_place_trylock(user->pool, user->index, page))
 				places[n++] = (struct dmm_place) {
 					user->pool, user->index
@@ -833,7 +921,7 @@ static unsigned int dmm_lock_users(struct kvm_dmm_pool *pool, pgoff_t index,
 		if (family)
 			spin_lock(&family->lock);
 	}
-	if (family)
+	if (family && others)
 		list_for_each_entry(kin, &family->pools, kin)
 			if (n < max && dmm_place_trylock(kin, index, page))
 				places[n++] = (struct dmm_place) {
@@ -871,27 +959,34 @@ static void dmm_place_token(struct kvm_dmm_pool *pool, pgoff_t index,
  * @token: as for kvm_dmm_batch_token(); the policy has the content, which it
  *	has read from the frame: while an entry of a shared frame is in a batch,
  *	the content does not change
+ * @users: KVM_DMM_USERS_*
  *
- * All other users that have the same policy get a token by dup_token, too: the
+ * All other users in the pool get a token by dup_token, too, and with
+ * KVM_DMM_USERS_OTHERS those in other pools that have the same policy: the
  * content is stored once.  Those that are busy or refuse keep the frame.
+ *
+ * Without KVM_DMM_USERS_YOUNG, other pools keep it where their guests have
+ * accessed it, by access bits that nobody has cleared since.
  *
  * Context: May sleep.  From the policy's reclaim op.
  * Return: 1: the frame is free; 0: it has users left; -ENOENT: no such entry in
  *	the batch; -EBUSY: somebody holds the page, or the policy is being
- *	detached; -EOPNOTSUPP: there are other users and no dup_token op;
+ *	detached or was ejected; -EOPNOTSUPP: there are other users and no
+ *	dup_token op;
  *	-ERANGE; -ENOMEM.  On error the token remains the caller's.
  */
 int kvm_dmm_batch_token_shared(struct kvm_dmm_batch *batch,
 			       struct kvm_dmm_policy *policy, pgoff_t index,
-			       u64 token)
+			       u64 token, unsigned int users)
 {
+	bool young = users & KVM_DMM_USERS_YOUNG;
 	unsigned int i = index & (KVM_DMM_REGION_PAGES - 1);
 	struct kvm_dmm_pool *pool = batch->pool;
 	struct kvm_dmm_shared *shared;
 	struct dmm_place *places;
 	unsigned int k, n, max;
 	struct page *page;
-	int done = 1;
+	int done;
 	u64 e, new;
 
 	if (!test_bit(i, batch->locked))
@@ -902,13 +997,15 @@ int kvm_dmm_batch_token_shared(struct kvm_dmm_batch *batch,
 	if (token >> KVM_DMM_TOKEN_BITS)
 		return -ERANGE;
 	/* As in kvm_dmm_batch_token(). */
-	if (READ_ONCE(policy->draining))
+	if (READ_ONCE(policy->draining) || READ_ONCE(policy->ejected))
 		return -EBUSY;
 	page = dmm_page(e);
 	shared = dmm_shared_lock(pool, page);
 	max = (shared ? shared->nr : page->index) - 1;
 	dmm_shared_unlock(pool, shared);
-	if (page_count(page) != 1 + folio_mapcount(page_folio(page))) {
+	/* As in dmm_batch_freeze(), but processes may have it mapped still. */
+	if (folio_test_mlocked(page_folio(page)) ||
+	    page_count(page) != 1 + folio_mapcount(page_folio(page))) {
 		dmm_count(pool, DMM_STAT_reject_pinned);
 		return -EBUSY;
 	}
@@ -920,29 +1017,27 @@ int kvm_dmm_batch_token_shared(struct kvm_dmm_batch *batch,
 		return -ENOMEM;
 
 	new = dmm_mk_token(policy->id, token);
-	n = dmm_lock_users(pool, index, page, places, max);
+	n = dmm_lock_users(pool, index, page, places, max,
+			   users & KVM_DMM_USERS_OTHERS);
 	for (k = 0; k < n; k++) {
-		u64 dup;
+		struct dmm_place *place = &places[k];
+		u64 *entry, dup;
 
-		if (dmm_dup_token(pool, new, places[k].pool, &dup)) {
-			struct kvm_dmm_region *region;
-			u64 *entry;
-
-			region = dmm_region(places[k].pool, places[k].index);
-			entry = dmm_entry(region, places[k].index);
-			dmm_unlock(region, entry,
+		if ((!young && place->pool != pool &&
+		     dmm_is_young(place->pool, place->index)) ||
+		    dmm_dup_token(pool, new, place->pool, &dup)) {
+			entry = dmm_entry(dmm_region(place->pool, place->index),
+					  place->index);
+			dmm_unlock(dmm_region(place->pool, place->index), entry,
 				   dmm_content(READ_ONCE(*entry)));
-			done = 0;
 		} else {
-			dmm_place_token(places[k].pool, places[k].index, page,
-					dup);
+			dmm_place_token(place->pool, place->index, page, dup);
 		}
 	}
 	kvfree(places);
 	/* The last: until here its entry has kept the content. */
 	shared = dmm_shared_lock(pool, page);
-	if ((shared ? shared->nr : page->index) > 1)
-		done = 0;
+	done = (shared ? shared->nr : page->index) == 1;
 	dmm_shared_unlock(pool, shared);
 	__clear_bit(i, batch->locked);
 	dmm_place_token(pool, index, page, new);

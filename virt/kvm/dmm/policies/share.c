@@ -310,7 +310,8 @@ static void share_scan_region(struct share_pool *share, pgoff_t base)
 	unsigned int i, n;
 	bool block;
 
-	if (!kvm_dmm_frames(share->policy->pool, base, frames, written, &block))
+	if (!kvm_dmm_frames(share->policy->pool, base, frames, NULL, written,
+			    &block))
 		return;
 	if (block && !share_may_break(share)) {
 		kvm_dmm_policy_count(share->policy, SHARE_COUNT_skip_block,

@@ -286,6 +286,7 @@ static int dmm_swap_dup_token(struct kvm_dmm_policy *policy, u64 token,
  * @region: the region
  * @base: page offset of its first page
  * @go: pages that go
+ * @shared: of these, shared frames
  * @drop: pages that stay, but not their copies
  * @cold: passes after which a page is cold, if that is what is looked for
  * @all: take what is in use, too
@@ -299,6 +300,7 @@ struct dmm_visit {
 	struct dmm_swap_region *region;
 	pgoff_t base;
 	DECLARE_BITMAP(go, KVM_DMM_REGION_PAGES);
+	DECLARE_BITMAP(shared, KVM_DMM_REGION_PAGES);
 	DECLARE_BITMAP(drop, KVM_DMM_REGION_PAGES);
 	unsigned int cold;
 	bool all;
@@ -354,10 +356,11 @@ static void dmm_swap_look(struct dmm_visit *visit, bool pressure)
 
 	bitmap_zero(visit->go, KVM_DMM_REGION_PAGES);
 	bitmap_zero(visit->drop, KVM_DMM_REGION_PAGES);
-	if (kvm_dmm_frames(pool, visit->base, frames, NULL, NULL))
+	if (kvm_dmm_frames(pool, visit->base, frames, visit->shared, NULL, NULL))
 		kvm_dmm_young(pool, visit->base, young);
 	else
 		bitmap_zero(young, KVM_DMM_REGION_PAGES);
+	bitmap_or(frames, frames, visit->shared, KVM_DMM_REGION_PAGES);
 
 	spin_lock(&visit->swap->lock);
 	for (i = 0; i < KVM_DMM_REGION_PAGES; i++) {
@@ -372,6 +375,8 @@ static void dmm_swap_look(struct dmm_visit *visit, bool pressure)
 		if (test_bit(i, visit->region->writing))
 			continue;
 		index = visit->base + i;
+		if (test_bit(i, visit->shared))
+			*state &= ~DMM_AGE_KEPT;
 		go = dmm_age_visit(age, state, test_bit(i, young));
 		if (visit->cold)
 			go = dmm_cold_pass(&visit->region->idle[i],
@@ -388,6 +393,108 @@ static void dmm_swap_look(struct dmm_visit *visit, bool pressure)
 	spin_unlock(&visit->swap->lock);
 }
 
+/* Only what comes free for the host counts, not just for the pool. */
+static bool dmm_visit_for_host(struct dmm_visit *visit)
+{
+	return visit->cold || visit->rc->reason == KVM_DMM_RECLAIM_HOST;
+}
+
+/*
+ * One page of a region has been tried: learn what has become of it.  False if
+ * there is no use in trying others.
+ */
+static bool dmm_visit_result(struct dmm_visit *visit, unsigned int i, int r,
+			     unsigned long *gone, unsigned long *hard)
+{
+	trace_kvm_dmm_swap_out(visit->swap->store.policy->pool, visit->base + i,
+			       r);
+	switch (r) {
+	case 0:
+		__set_bit(i, gone);
+		visit->rc->nr_done++;
+		break;
+	case -EINPROGRESS:
+		break;
+	case -E2BIG:
+		__set_bit(i, hard);
+		break;
+	case -ENOSPC:
+		/* The next may be one that takes no room. */
+		break;
+	default:
+		visit->full = true;
+	}
+	return !visit->full;
+}
+
+/* Other places of a pool that are looked at before a shared frame goes. */
+#define DMM_SWAP_PLACES	32
+
+/* Is a shared frame of the pool in use at another offset?  Then it stays. */
+static bool dmm_visit_uses(struct dmm_visit *visit, struct kvm_dmm_batch *batch,
+			   pgoff_t index)
+{
+	struct dmm_swap *swap = visit->swap;
+	pgoff_t places[DMM_SWAP_PLACES];
+	struct dmm_swap_region *region;
+	bool uses = false;
+	unsigned int i, n;
+	u8 state;
+
+	if (visit->all)
+		return false;
+	n = kvm_dmm_batch_places(batch, index, places, ARRAY_SIZE(places));
+	spin_lock(&swap->lock);
+	while (n-- && !uses) {
+		region = dmm_swap_region(swap, places[n]);
+		i = dmm_swap_nr(places[n]);
+		state = region ? region->state[i] : 0;
+		if (visit->cold)
+			uses = !region || region->idle[i] < visit->cold;
+		else
+			uses = dmm_age_is_new(state) ||
+			       dmm_age_is_active(state);
+	}
+	spin_unlock(&swap->lock);
+	return uses;
+}
+
+/*
+ * Take the shared frames of [first, end) out.  What the pool is not charged for
+ * is left alone for long, like what cannot be stored.
+ */
+static void dmm_swap_evict_shared(struct dmm_visit *visit, unsigned int first,
+				  unsigned int end, unsigned long *gone,
+				  unsigned long *hard)
+{
+	struct dmm_swap_store *store = &visit->swap->store;
+	bool for_host = dmm_visit_for_host(visit);
+	struct kvm_dmm_batch batch;
+	unsigned int i = first;
+	struct page *page;
+	pgoff_t index;
+	int r;
+
+	for_each_set_bit_from(i, visit->shared, end) {
+		index = visit->base + i;
+		if (visit->full || !test_bit(i, visit->go) ||
+		    !kvm_dmm_batch_start(&batch, store->policy->pool, index))
+			continue;
+		page = kvm_dmm_batch_add_shared(&batch, index);
+		if (!page)
+			continue;
+		if (!kvm_dmm_batch_claims(&batch, index, for_host)) {
+			if (!for_host)
+				__set_bit(i, hard);
+		} else if (!dmm_visit_uses(visit, &batch, index)) {
+			r = dmm_store_shared(store, &batch, index, page,
+					     &visit->writer);
+			dmm_visit_result(visit, i, r, gone, hard);
+		}
+		kvm_dmm_batch_end(&batch);
+	}
+}
+
 /* Take up to DMM_SWAP_CHUNK pages out, from @i on; returns where to go on. */
 static unsigned int dmm_swap_evict(struct dmm_visit *visit, unsigned int i)
 {
@@ -399,7 +506,6 @@ static unsigned int dmm_swap_evict(struct dmm_visit *visit, unsigned int i)
 	struct dmm_age *age = &visit->swap->age;
 	unsigned int first = i, n = 0, k;
 	struct kvm_dmm_batch batch;
-	int r;
 
 	want = min(want, DMM_SWAP_CHUNK);
 	if (!kvm_dmm_batch_start(&batch, pool, visit->base))
@@ -407,7 +513,8 @@ static unsigned int dmm_swap_evict(struct dmm_visit *visit, unsigned int i)
 	for_each_set_bit_from(i, visit->go, KVM_DMM_REGION_PAGES) {
 		if (n == want)
 			break;
-		n += kvm_dmm_batch_add(&batch, visit->base + i);
+		n += test_bit(i, visit->shared) ||
+		     kvm_dmm_batch_add(&batch, visit->base + i);
 	}
 	kvm_dmm_batch_take(&batch);
 
@@ -416,29 +523,15 @@ static unsigned int dmm_swap_evict(struct dmm_visit *visit, unsigned int i)
 	for (k = first; k < i; k++) {
 		if (!kvm_dmm_batch_page(&batch, visit->base + k))
 			continue;
-		r = dmm_store_page(&visit->swap->store, &batch,
-				   visit->base + k, &visit->writer);
-		trace_kvm_dmm_swap_out(pool, visit->base + k, r);
-		switch (r) {
-		case 0:
-			__set_bit(k, gone);
-			visit->rc->nr_done++;
-			break;
-		case -EINPROGRESS:
-			break;
-		case -E2BIG:
-			__set_bit(k, hard);
-			break;
-		case -ENOSPC:
-			/* The next may be one that takes no room. */
-			break;
-		default:
-			visit->full = true;
-		}
-		if (visit->full)
+		if (!dmm_visit_result(visit, k,
+				      dmm_store_page(&visit->swap->store, &batch,
+						     visit->base + k,
+						     &visit->writer),
+				      gone, hard))
 			break;
 	}
 	kvm_dmm_batch_end(&batch);
+	dmm_swap_evict_shared(visit, first, i, gone, hard);
 
 	/* Who came back meanwhile is taken for new. */
 	spin_lock(&visit->swap->lock);

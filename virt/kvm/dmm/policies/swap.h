@@ -37,6 +37,7 @@ enum dmm_swap_tunable {
 	S(out_written)		/* out: written to the backing */	\
 	S(written_back)		/* compressed so far, now in the backing */ \
 	S(out_kept)		/* out: the copy was still there */	\
+	S(out_shared)		/* of these, shared frames */		\
 	S(in_same)		/* in: filled with a word */		\
 	S(in_compressed)	/* in: decompressed */			\
 	S(in_read)		/* in: read from the backing */		\
@@ -235,6 +236,9 @@ void dmm_store_drain(struct dmm_swap_store *store);
 void dmm_store_exit(struct dmm_swap_store *store);
 int dmm_store_page(struct dmm_swap_store *store, struct kvm_dmm_batch *batch,
 		   pgoff_t index, struct dmm_writer *writer);
+int dmm_store_shared(struct dmm_swap_store *store, struct kvm_dmm_batch *batch,
+		     pgoff_t index, struct page *page,
+		     struct dmm_writer *writer);
 int dmm_store_fetch(struct dmm_swap_store *store, u64 token, struct page *page,
 		    unsigned int flags);
 bool dmm_store_is_same(u64 token);
@@ -272,7 +276,7 @@ void dmm_backing_module_exit(void);
 
 /* swap_write.c: from frames to the backing */
 int dmm_writer_add(struct dmm_writer *writer, struct kvm_dmm_batch *batch,
-		   pgoff_t index);
+		   pgoff_t index, struct page *page, bool shared);
 void dmm_writer_submit(struct dmm_writer *writer);
 bool dmm_writer_busy(struct dmm_writer *writer);
 unsigned long dmm_writer_wait(struct dmm_writer *writer);

@@ -75,6 +75,12 @@ static inline bool dmm_age_is_inactive(u8 state)
 	       dmm_age_kind(state) == DMM_AGE_NEW;
 }
 
+/* Nothing is known about it yet. */
+static inline bool dmm_age_is_new(u8 state)
+{
+	return !dmm_age_kind(state) || dmm_age_kind(state) == DMM_AGE_NEW;
+}
+
 static inline void dmm_age_set(struct dmm_age *age, u8 *state, u8 new)
 {
 	age->nr_active -= dmm_age_is_active(*state);

@@ -45,16 +45,18 @@ enum dmm_token_kind {
  * struct dmm_object - the content of a page, somewhere
  * @handle: of the compressed content
  * @word: without compressed content: what the page is filled with
+ * @refs: tokens that lead here, all of the pool
  * @size: of the compressed content in bytes; 0: there is none
  * @type: enum dmm_codec_type
  *
- * Belongs to whoever owns the entry with its token.
+ * Does not change as long as there is a token.
  */
 struct dmm_object {
 	union {
 		unsigned long handle;
 		u64 word;
 	};
+	refcount_t refs;
 	u16 size;
 	u8 type;
 };
@@ -139,13 +141,20 @@ static bool dmm_same_filled(const u64 *p, u64 *word)
 
 static struct dmm_object *dmm_object_alloc(void)
 {
-	return kmem_cache_alloc(dmm_object_cache, GFP_NOIO | __GFP_NOWARN);
+	struct dmm_object *object;
+
+	object = kmem_cache_alloc(dmm_object_cache, GFP_NOIO | __GFP_NOWARN);
+	if (object)
+		refcount_set(&object->refs, 1);
+	return object;
 }
 
-/* Forget what an object has, and the object. */
-static void dmm_object_free(struct dmm_swap_store *store,
-			    struct dmm_object *object)
+/* One token less: forget what an object has, and the object, with the last. */
+static void dmm_object_put(struct dmm_swap_store *store,
+			   struct dmm_object *object)
 {
+	if (!refcount_dec_and_test(&object->refs))
+		return;
 	if (object->size) {
 		zs_free(store->zs, object->handle);
 		dmm_store_charge(store);
@@ -276,6 +285,37 @@ static int dmm_store_reject(struct dmm_swap_store *store, int why)
 	return why;
 }
 
+/* A token for what a page has; @same: it takes no memory. */
+static int dmm_store_content(struct dmm_swap_store *store, struct page *page,
+			     u64 *token, bool *same)
+{
+	void *kaddr = kmap_local_page(page);
+	u64 word;
+	int r;
+
+	*same = dmm_same_filled(kaddr, &word);
+	r = *same ? dmm_store_same(word, token) :
+		    dmm_store_compressed(store, kaddr, token);
+	kunmap_local(kaddr);
+	return r;
+}
+
+/* What cannot be stored in memory, because of @why, goes to the backing. */
+static int dmm_store_write(struct dmm_swap_store *store,
+			   struct kvm_dmm_batch *batch, pgoff_t index,
+			   struct page *page, bool shared,
+			   struct dmm_writer *writer, int why)
+{
+	int r = dmm_writer_add(writer, batch, index, page, shared);
+
+	if (r)
+		return r == -EBUSY ? r : dmm_store_reject(store, why);
+	/* Rather than this one, older ones should go there. */
+	if (why == -ENOSPC && atomic_long_read(&store->charged))
+		queue_work(system_unbound_wq, &writer->swap->writeback_work);
+	return -EINPROGRESS;
+}
+
 /**
  * dmm_store_page - replace a frame of a batch by a token
  * @store: the store
@@ -295,10 +335,9 @@ int dmm_store_page(struct dmm_swap_store *store, struct kvm_dmm_batch *batch,
 	struct dmm_swap_region *region = dmm_swap_region(writer->swap, index);
 	struct kvm_dmm_policy *policy = store->policy;
 	struct page *page = kvm_dmm_batch_page(batch, index);
-	u64 token, word;
-	void *kaddr;
 	bool same;
-	int r, w;
+	u64 token;
+	int r;
 
 	if (!kvm_dmm_batch_kept(batch, policy, index, &token)) {
 		kvm_dmm_policy_count(policy, DMM_SWAP_out_kept, 1);
@@ -306,21 +345,10 @@ int dmm_store_page(struct dmm_swap_store *store, struct kvm_dmm_batch *batch,
 			set_bit(dmm_swap_nr(index), region->packed);
 		return 0;
 	}
-	kaddr = kmap_local_page(page);
-	same = dmm_same_filled(kaddr, &word);
-	r = same ? dmm_store_same(word, &token) :
-		   dmm_store_compressed(store, kaddr, &token);
-	kunmap_local(kaddr);
-	if (r) {
-		w = dmm_writer_add(writer, batch, index);
-		/* Rather than this one, older ones should go there. */
-		if (!w && r == -ENOSPC && atomic_long_read(&store->charged))
-			queue_work(system_unbound_wq,
-				   &writer->swap->writeback_work);
-		if (!w)
-			return -EINPROGRESS;
-		return w == -EBUSY ? w : dmm_store_reject(store, r);
-	}
+	r = dmm_store_content(store, page, &token, &same);
+	if (r)
+		return dmm_store_write(store, batch, index, page, false, writer,
+				       r);
 	r = kvm_dmm_batch_token(batch, policy, index, token);
 	if (r)
 		dmm_store_free(store, token);
@@ -330,6 +358,49 @@ int dmm_store_page(struct dmm_swap_store *store, struct kvm_dmm_batch *batch,
 	if (!r && !same)
 		set_bit(dmm_swap_nr(index), region->packed);
 	return r;
+}
+
+/**
+ * dmm_store_shared - replace a shared frame by tokens
+ * @store: the store
+ * @batch: a batch with the entry
+ * @index: page offset
+ * @page: the frame, which the pool is charged for
+ * @writer: takes what cannot be stored in memory
+ *
+ * The pool gets room for itself: compressed content is charged to it, so others
+ * go on using the frame, and one of them is charged for it.  What takes no
+ * memory goes out for all, unless they have accessed it.
+ *
+ * Context: May sleep.
+ * Return: As dmm_store_page(); -E2BIG also: somebody holds the page.
+ */
+int dmm_store_shared(struct dmm_swap_store *store, struct kvm_dmm_batch *batch,
+		     pgoff_t index, struct page *page,
+		     struct dmm_writer *writer)
+{
+	struct dmm_swap_region *region = dmm_swap_region(writer->swap, index);
+	struct kvm_dmm_policy *policy = store->policy;
+	bool same;
+	u64 token;
+	int r;
+
+	r = dmm_store_content(store, page, &token, &same);
+	if (r)
+		return dmm_store_write(store, batch, index, page, true, writer,
+				       r);
+	r = kvm_dmm_batch_token_shared(batch, policy, index, token,
+				       same ? KVM_DMM_USERS_OTHERS : 0);
+	if (r < 0) {
+		dmm_store_free(store, token);
+		return r == -EBUSY ? -E2BIG : r;
+	}
+	kvm_dmm_policy_count(policy, same ? DMM_SWAP_out_same :
+			     DMM_SWAP_out_compressed, 1);
+	kvm_dmm_policy_count(policy, DMM_SWAP_out_shared, 1);
+	if (!same)
+		set_bit(dmm_swap_nr(index), region->packed);
+	return 0;
 }
 
 static int dmm_store_decompress(struct dmm_swap_store *store,
@@ -398,7 +469,7 @@ int dmm_store_fetch(struct dmm_swap_store *store, u64 token, struct page *page,
 			 PAGE_SIZE / sizeof(u64));
 		kvm_dmm_policy_count(policy, DMM_SWAP_in_same, 1);
 		if (object)
-			dmm_object_free(store, object);
+			dmm_object_put(store, object);
 	} else {
 		r = dmm_store_decompress(store, object, kaddr);
 		kvm_dmm_policy_count(policy, DMM_SWAP_in_compressed, 1);
@@ -406,7 +477,7 @@ int dmm_store_fetch(struct dmm_swap_store *store, u64 token, struct page *page,
 			  kvm_dmm_pool_max(policy->pool) / 16)
 			r = 1;
 		else if (!r)
-			dmm_object_free(store, object);
+			dmm_object_put(store, object);
 	}
 	kunmap_local(kaddr);
 	return r;
@@ -452,15 +523,15 @@ bool dmm_store_in_memory(u64 token)
 void dmm_store_free(struct dmm_swap_store *store, u64 token)
 {
 	if (dmm_token_kind(token) == DMM_TOKEN_OBJECT)
-		dmm_object_free(store, dmm_token_object(token));
+		dmm_object_put(store, dmm_token_object(token));
 	else if (dmm_token_kind(token) == DMM_TOKEN_SLOT)
 		dmm_store_free_slot(store, token);
 }
 
-/* Copy what an object has, as it is. */
-static int dmm_object_dup(struct dmm_swap_store *store,
-			  struct dmm_object *object, struct dmm_swap_store *to,
-			  u64 *new)
+/* Copy what an object has, as it is, for another pool. */
+static int dmm_object_copy(struct dmm_swap_store *store,
+			   struct dmm_object *object, struct dmm_swap_store *to,
+			   u64 *new)
 {
 	struct dmm_object *copy = dmm_object_alloc();
 	struct dmm_codec *codec;
@@ -470,6 +541,7 @@ static int dmm_object_dup(struct dmm_swap_store *store,
 	if (!copy)
 		return -ENOMEM;
 	*copy = *object;
+	refcount_set(&copy->refs, 1);
 	if (object->size) {
 		copy->handle = zs_malloc(to->zs, object->size, GFP_NOIO |
 					 __GFP_NOWARN | __GFP_HIGHMEM |
@@ -501,8 +573,8 @@ static int dmm_object_dup(struct dmm_swap_store *store,
  * @to: where it is to have another, perhaps the same store
  * @new: out: that token
  *
- * A slot is shared.  Compressed content is copied: it is charged to a pool, and
- * pools come and go.
+ * A slot is shared, and in one pool compressed content is.  For another pool it
+ * is copied: it is charged to a pool, and pools come and go.
  *
  * Context: May sleep.
  * Return: 0 or -ENOMEM.
@@ -512,14 +584,19 @@ int dmm_store_dup(struct dmm_swap_store *store, u64 token,
 {
 	switch (dmm_token_kind(token)) {
 	case DMM_TOKEN_OBJECT:
-		return dmm_object_dup(store, dmm_token_object(token), to, new);
+		if (store != to)
+			return dmm_object_copy(store, dmm_token_object(token),
+					       to, new);
+		refcount_inc(&dmm_token_object(token)->refs);
+		break;
 	case DMM_TOKEN_SLOT:
 		refcount_inc(&dmm_token_slot(token)->refs);
 		atomic_long_inc(&to->nr_slots);
-		fallthrough;
+		break;
 	default:
-		*new = token;
+		break;
 	}
+	*new = token;
 	return 0;
 }
 

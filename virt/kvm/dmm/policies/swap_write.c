@@ -27,6 +27,11 @@
  * entry; the reference keeps the page from being used for something else as
  * long as the device reads it.
  *
+ * A shared frame is in nobody's way: it stays mapped, and steps 1 and 3 are no
+ * more than a reference.  Its content does not change, and the reference keeps
+ * the last user from taking it over: so what the entry still has in 6 is what
+ * was written.
+ *
  * So there is no token whose content is not on the device, and whatever goes
  * wrong with a write, the content is still where it was.  Reclaim never waits
  * for the device; accesses at the limit wait for what comes free.
@@ -47,6 +52,7 @@
  * @max: slots in a row
  * @again: the pages were out before
  * @nr: pages
+ * @shared: of these, shared frames
  * @bvec: the pages, with references
  * @index: their page offsets
  * @slot: where they go; has no token yet
@@ -59,6 +65,7 @@ struct dmm_write {
 	unsigned int max;
 	bool again;
 	unsigned int nr;
+	DECLARE_BITMAP(shared, DMM_WRITE_MAX);
 	struct bio_vec bvec[DMM_WRITE_MAX];
 	pgoff_t index[DMM_WRITE_MAX];
 	struct dmm_slot *slot[DMM_WRITE_MAX];
@@ -76,7 +83,7 @@ static unsigned int dmm_write_group(struct dmm_write *write, unsigned int i)
 	return n;
 }
 
-/* Steps 5 to 7.  Pages that have to stay are set to NULL. */
+/* Steps 5 to 7.  Pages that have to stay, or are shared, are set to NULL. */
 static void dmm_write_take(struct dmm_write *write, struct kvm_dmm_batch *batch,
 			   unsigned int i, unsigned int n)
 {
@@ -87,6 +94,8 @@ static void dmm_write_take(struct dmm_write *write, struct kvm_dmm_batch *batch,
 
 	for (k = i; k < i + n; k++) {
 		page = write->bvec[k].bv_page;
+		if (!page)
+			continue;
 		wp = false;
 		if (kvm_dmm_batch_add(batch, write->index[k]))
 			kvm_dmm_peek(pool, write->index[k], &wp);
@@ -122,6 +131,39 @@ static void dmm_write_tokens(struct dmm_write *write,
 			atomic_long_dec(&store->nr_slots);
 		else
 			write->slot[k] = NULL;
+	}
+}
+
+/* Steps 5 to 8 for shared frames, one by one; they are set to NULL. */
+static void dmm_write_shared(struct dmm_write *write, unsigned int i,
+			     unsigned int n)
+{
+	struct dmm_swap_store *store = &write->swap->store;
+	struct kvm_dmm_policy *policy = store->policy;
+	unsigned int k = i;
+
+	for_each_set_bit_from(k, write->shared, i + n) {
+		struct page *page = write->bvec[k].bv_page, *now;
+		struct kvm_dmm_batch batch;
+
+		write->bvec[k].bv_page = NULL;
+		kvm_dmm_batch_start(&batch, policy->pool, write->index[k]);
+		now = kvm_dmm_batch_add_shared(&batch, write->index[k]);
+		put_page(page);
+		if (now != page) {
+			kvm_dmm_batch_end(&batch);
+			continue;
+		}
+		atomic_long_inc(&store->nr_slots);
+		if (kvm_dmm_batch_token_shared(&batch, policy, write->index[k],
+					       dmm_slot_token(write->slot[k]),
+					       KVM_DMM_USERS_OTHERS) < 0) {
+			atomic_long_dec(&store->nr_slots);
+		} else {
+			write->slot[k] = NULL;
+			kvm_dmm_policy_count(policy, DMM_SWAP_out_shared, 1);
+		}
+		kvm_dmm_batch_end(&batch);
 	}
 }
 
@@ -173,6 +215,7 @@ static void dmm_write_finish(struct dmm_write *write, unsigned int i,
 		for (k = i; k < i + n; k++)
 			put_page(write->bvec[k].bv_page);
 	} else {
+		dmm_write_shared(write, i, n);
 		dmm_write_take(write, &batch, i, n);
 		dmm_write_tokens(write, &batch, i, n);
 		kvm_dmm_batch_end(&batch);
@@ -254,16 +297,17 @@ static int dmm_write_start(struct dmm_writer *writer)
  * @writer: the writer
  * @batch: a batch after kvm_dmm_batch_take()
  * @index: page offset of a frame in it, which leaves the batch
+ * @page: the frame
+ * @shared: it is a shared one, of a batch that need not be taken, and stays in it
  *
  * Context: May sleep, but not for the device.
  * Return: 0; -ENOSPC: there is no backing, or it is full; -EBUSY: as much as is
  *	allowed is being written; -ENOMEM.  On error the frame stays in the batch.
  */
 int dmm_writer_add(struct dmm_writer *writer, struct kvm_dmm_batch *batch,
-		   pgoff_t index)
+		   pgoff_t index, struct page *page, bool shared)
 {
 	struct dmm_swap_region *region = dmm_swap_region(writer->swap, index);
-	struct page *page = kvm_dmm_batch_page(batch, index);
 	struct dmm_write *write;
 	struct dmm_slot *slot;
 	u32 nr;
@@ -280,7 +324,11 @@ int dmm_writer_add(struct dmm_writer *writer, struct kvm_dmm_batch *batch,
 	if (!slot)
 		return -ENOMEM;
 	set_bit(dmm_swap_nr(index), region->writing);
-	kvm_dmm_batch_pin(batch, index);
+	if (shared)
+		get_page(page);
+	else
+		kvm_dmm_batch_pin(batch, index);
+	__assign_bit(write->nr, write->shared, shared);
 	bvec_set_page(&write->bvec[write->nr], page, PAGE_SIZE, 0);
 	write->index[write->nr] = index;
 	write->slot[write->nr] = slot;

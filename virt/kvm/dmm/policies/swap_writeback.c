@@ -52,6 +52,7 @@ static int dmm_writeback_region(struct dmm_swap *swap, pgoff_t base,
 	DECLARE_BITMAP(got, KVM_DMM_REGION_PAGES) = {};
 	struct kvm_dmm_batch batch;
 	int n, r = 0, done = 0;
+	struct page *page;
 	unsigned int i;
 
 	if (!region)
@@ -65,9 +66,10 @@ static int dmm_writeback_region(struct dmm_swap *swap, pgoff_t base,
 			kvm_dmm_batch_forget(&batch, policy, base + i);
 	kvm_dmm_batch_take(&batch);
 	for_each_set_bit(i, got, KVM_DMM_REGION_PAGES) {
-		if (!kvm_dmm_batch_page(&batch, base + i))
+		page = kvm_dmm_batch_page(&batch, base + i);
+		if (!page)
 			continue;
-		r = dmm_writer_add(writer, &batch, base + i);
+		r = dmm_writer_add(writer, &batch, base + i, page, false);
 		if (r)
 			break;
 		done++;

@@ -172,7 +172,9 @@ static bool dmm_store_shared(struct kvm_dmm_policy *policy,
 	if (xa_alloc(&store->pages, &token, copy, xa_limit_32b, GFP_NOIO))
 		goto free;
 	copy_highpage(copy, page);
-	r = kvm_dmm_batch_token_shared(batch, policy, index, token);
+	r = kvm_dmm_batch_token_shared(batch, policy, index, token,
+				       KVM_DMM_USERS_OTHERS |
+				       KVM_DMM_USERS_YOUNG);
 	if (r >= 0)
 		return r;
 	xa_erase(&store->pages, token);
