@@ -491,4 +491,45 @@ DMM_TEST(swapnbd, comes_back)
 	end(_metadata, self);
 }
 
+/*
+ * While the device has shared frames, the guest changes half of its memory, of
+ * which another clone is made: other shared frames, where those are that are
+ * being written.
+ */
+DMM_TEST(swapnbd, cloned_meanwhile)
+{
+	struct dmm_mem copy = dmm_mem_create_exact(SIZE);
+	struct dmm_mem other = dmm_mem_create_exact(SIZE);
+	unsigned long ino = self->mem.ino;
+	int status;
+	pid_t pid;
+
+	begin(_metadata, self, 0, 0);
+	ASSERT_EQ(0, ioctl(copy.fd, FICLONE, self->mem.fd));
+	self->server.silent = 1;
+	pid = fork();
+	ASSERT_NE(-1, pid);
+	if (!pid)
+		exit(!!posix_fadvise(self->mem.fd, 0, SIZE, POSIX_FADV_DONTNEED));
+	usleep(300000);
+	dmm_guest_fill(self->guest, DMM_GPA, PAGES / 2, 2);
+	ASSERT_EQ(0, ioctl(other.fd, FICLONE, self->mem.fd));
+	EXPECT_EQ(0, stat_of(ino, "out_shared"));
+	self->server.silent = 0;
+	EXPECT_EQ(pid, waitpid(pid, &status, 0));
+
+	EXPECT_NE(0, stat_of(ino, "write_changed"));
+	EXPECT_NE(0, stat_of(ino, "out_shared"));
+	EXPECT_EQ(0, dmm_bad_pages(copy.hva, 0, PAGES, 1));
+	EXPECT_EQ(0, dmm_bad_pages(other.hva, 0, PAGES / 2, 2));
+	EXPECT_EQ(0, dmm_bad_pages(other.hva + SIZE / 2, PAGES / 2, PAGES / 2, 1));
+	EXPECT_EQ(0, dmm_guest_bad_pages(self->guest, DMM_GPA, PAGES / 2, 2));
+	EXPECT_EQ(0, dmm_bad_pages(self->mem.hva + SIZE / 2, PAGES / 2, PAGES / 2,
+				   1));
+	EXPECT_TRUE(dmm_pool_ok(ino));
+	dmm_mem_free(&copy);
+	dmm_mem_free(&other);
+	end(_metadata, self);
+}
+
 TEST_HARNESS_MAIN
