@@ -921,9 +921,10 @@ static unsigned int dmm_lock_users(struct kvm_dmm_pool *pool, pgoff_t index,
 		if (family)
 			spin_lock(&family->lock);
 	}
-	if (family && others)
+	if (family)
 		list_for_each_entry(kin, &family->pools, kin)
-			if (n < max && dmm_place_trylock(kin, index, page))
+			if (n < max && (others || kin == pool) &&
+			    dmm_place_trylock(kin, index, page))
 				places[n++] = (struct dmm_place) {
 					kin, index
 				};

@@ -311,6 +311,39 @@ DMM_TEST(swapshared, twice_in_a_pool)
 	EXPECT_TRUE(dmm_pool_ok(ino));
 }
 
+/* The same for frames that a clone had before, at one of the places. */
+DMM_TEST(swapshared, twice_and_cloned)
+{
+	struct file_clone_range range = {
+		.src_fd = self->mem.fd,
+		.src_length = SIZE / 2,
+		.dest_offset = SIZE / 2,
+	};
+	unsigned long ino = self->mem.ino;
+
+	dmm_guest_fill(self->guest, DMM_GPA, PAGES, DMM_HALF | 1);
+	take_clone(_metadata, &self->copy, &self->mem);
+	ASSERT_EQ(0, ioctl(self->mem.fd, FICLONERANGE, &range));
+	/* From the first place, and from the other one. */
+	ASSERT_EQ(0, dmm_pool_set_bytes(ino, "reclaim", SIZE / 4));
+	EXPECT_EQ(SIZE / 4, resident(ino));
+	EXPECT_EQ(SIZE / 2, swapped(ino));
+	ASSERT_EQ(0, posix_fadvise(self->mem.fd, SIZE / 2, SIZE / 2,
+				   POSIX_FADV_DONTNEED));
+	EXPECT_EQ(0, resident(ino));
+	EXPECT_EQ(SIZE, swapped(ino));
+	EXPECT_EQ(0, shared(ino));
+	EXPECT_EQ(SIZE, resident(self->copy.ino));
+	EXPECT_EQ(PAGES / 2, stat_of(ino, "out_compressed"));
+	EXPECT_EQ(0, dmm_bad_pages(self->copy.hva, 0, PAGES, DMM_HALF | 1));
+	EXPECT_EQ(0, dmm_guest_bad_pages(self->guest, DMM_GPA, PAGES / 2,
+					 DMM_HALF | 1));
+	EXPECT_EQ(0, dmm_bad_pages(self->mem.hva + SIZE / 2, 0, PAGES / 2,
+				   DMM_HALF | 1));
+	EXPECT_TRUE(dmm_pool_ok(ino));
+	EXPECT_TRUE(dmm_pool_ok(self->copy.ino));
+}
+
 /* Where one of the places is in use, nothing would come free: both stay. */
 DMM_TEST(swapshared, twice_and_in_use)
 {
