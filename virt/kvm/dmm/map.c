@@ -215,13 +215,29 @@ static bool dmm_looks_like_block(struct kvm_dmm_region *region)
 	return true;
 }
 
+static void dmm_look_shared(struct kvm_dmm_pool *pool,
+			    struct kvm_dmm_region *region,
+			    unsigned long *shared)
+{
+	unsigned int i;
+
+	bitmap_zero(shared, KVM_DMM_REGION_PAGES);
+	/* Most pools have none. */
+	if (!atomic_long_read(&pool->nr_shared))
+		return;
+	for (i = 0; i < KVM_DMM_REGION_PAGES; i++)
+		if (dmm_kind(READ_ONCE(region->entry[i])) == KVM_DMM_SHARED)
+			__set_bit(i, shared);
+}
+
 /**
  * kvm_dmm_frames - look at the frames of a region
  * @pool: the pool
  * @base: page offset of the region
  * @frames: out: KVM_DMM_REGION_PAGES bits, set for entries with a frame of their
  *	own
- * @shared: out: the same for entries with a shared frame; or NULL
+ * @shared: out: the same for entries with a shared frame, a moment later; or
+ *	NULL
  * @written: out: of @frames, those that may have been written since they were
  *	protected; or NULL
  * @block: out: the region is mapped as 2 MiB, or may be, at once or as soon as
@@ -247,23 +263,21 @@ bool kvm_dmm_frames(struct kvm_dmm_pool *pool, pgoff_t base,
 	}
 	for (word = 0; word < BITS_TO_LONGS(KVM_DMM_REGION_PAGES); word++) {
 		u64 *entry = &region->entry[word * BITS_PER_LONG];
-		unsigned long f = 0, s = 0, w = 0;
+		unsigned long f = 0, w = 0;
 
 		for (bit = 0; bit < BITS_PER_LONG; bit++) {
 			u64 e = READ_ONCE(entry[bit]);
 			unsigned long frame = dmm_kind(e) == KVM_DMM_FRAME;
-			unsigned long many = dmm_kind(e) == KVM_DMM_SHARED;
 
 			f |= frame << bit;
-			s |= many << bit;
 			w |= (e & DMM_WP ? 0 : frame) << bit;
 		}
 		frames[word] = f;
-		if (shared)
-			shared[word] = s;
 		if (written)
 			written[word] = w;
 	}
+	if (shared)
+		dmm_look_shared(pool, region, shared);
 	if (block) {
 		/*
 		 * dmm_block_set() before the entries, here after them: who has

@@ -375,8 +375,6 @@ static void dmm_swap_look(struct dmm_visit *visit, bool pressure)
 		if (test_bit(i, visit->region->writing))
 			continue;
 		index = visit->base + i;
-		if (test_bit(i, visit->shared))
-			*state &= ~DMM_AGE_KEPT;
 		go = dmm_age_visit(age, state, test_bit(i, young));
 		if (visit->cold)
 			go = dmm_cold_pass(&visit->region->idle[i],
@@ -387,7 +385,8 @@ static void dmm_swap_look(struct dmm_visit *visit, bool pressure)
 		if ((go || visit->all) && index >= rc->first &&
 		    index <= rc->last)
 			__set_bit(i, visit->go);
-		else if (pressure && (*state & DMM_AGE_KEPT))
+		else if (pressure && (*state & DMM_AGE_KEPT) &&
+			 !test_bit(i, visit->shared))
 			__set_bit(i, visit->drop);
 	}
 	spin_unlock(&visit->swap->lock);
