@@ -714,14 +714,29 @@ bool dmm_shared_makes_room(struct kvm_dmm_pool *pool, struct page *page)
 	return room;
 }
 
+/*
+ * Has anybody a reference or a lock on a shared frame?  As in dmm_batch_freeze(),
+ * but processes may have it mapped still.
+ */
+static bool dmm_shared_held(struct kvm_dmm_pool *pool, struct page *page)
+{
+	struct folio *folio = page_folio(page);
+
+	if (!folio_test_mlocked(folio) &&
+	    page_count(page) == 1 + folio_mapcount(folio))
+		return false;
+	dmm_count(pool, DMM_STAT_reject_pinned);
+	return true;
+}
+
 /**
- * kvm_dmm_batch_claims - is a pool charged for a shared frame?
+ * kvm_dmm_batch_claims - does a pool get room when a shared frame goes?
  * @batch: the batch
  * @index: page offset of an entry added by kvm_dmm_batch_add_shared()
- * @alone: and does no other pool use it?
+ * @alone: and does the host, because no other pool uses it?
  *
- * If so, the pool gets room when all that it has of the frame gives way to
- * tokens; if it is alone, the host does, too.
+ * It does if the pool is charged for the frame, nobody holds it, and all that
+ * the pool has of it gives way to tokens.
  *
  * Context: Any.  The answer may be old when the caller reads it.
  * Return: True if so.
@@ -742,7 +757,7 @@ bool kvm_dmm_batch_claims(struct kvm_dmm_batch *batch, pgoff_t index,
 		claims = dmm_light_charged(page) == pool &&
 			 !(alone && page->index > 1);
 	dmm_shared_unlock(pool, shared);
-	return claims;
+	return claims && !dmm_shared_held(pool, page);
 }
 EXPORT_SYMBOL_GPL(kvm_dmm_batch_claims);
 
@@ -1004,12 +1019,8 @@ int kvm_dmm_batch_token_shared(struct kvm_dmm_batch *batch,
 	shared = dmm_shared_lock(pool, page);
 	max = (shared ? shared->nr : page->index) - 1;
 	dmm_shared_unlock(pool, shared);
-	/* As in dmm_batch_freeze(), but processes may have it mapped still. */
-	if (folio_test_mlocked(page_folio(page)) ||
-	    page_count(page) != 1 + folio_mapcount(page_folio(page))) {
-		dmm_count(pool, DMM_STAT_reject_pinned);
+	if (dmm_shared_held(pool, page))
 		return -EBUSY;
-	}
 	if (max && !policy->ops->dup_token)
 		return -EOPNOTSUPP;
 	max = min(max, DMM_EVICT_USERS);
@@ -1020,6 +1031,11 @@ int kvm_dmm_batch_token_shared(struct kvm_dmm_batch *batch,
 	new = dmm_mk_token(policy->id, token);
 	n = dmm_lock_users(pool, index, page, places, max,
 			   users & KVM_DMM_USERS_OTHERS);
+	/*
+	 * What is busy stays in its file, so pools do not go away.  Guests that
+	 * are bound or end meanwhile are as accessed as they are; detaching sees
+	 * the token, or dmm_dup_token() that it has begun.
+	 */
 	for (k = 0; k < n; k++) {
 		struct dmm_place *place = &places[k];
 		u64 *entry, dup;

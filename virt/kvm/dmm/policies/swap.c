@@ -459,8 +459,9 @@ static bool dmm_visit_uses(struct dmm_visit *visit, struct kvm_dmm_batch *batch,
 }
 
 /*
- * Take the shared frames of [first, end) out.  What the pool is not charged for
- * is left alone for long, like what cannot be stored.
+ * Take the shared frames of [first, end) out.  What the pool is not charged for,
+ * or somebody holds, is left alone for long, like what cannot be stored: the
+ * writer, too, which has it for another offset of the pool.
  */
 static void dmm_swap_evict_shared(struct dmm_visit *visit, unsigned int first,
 				  unsigned int end, unsigned long *gone,

@@ -532,4 +532,37 @@ DMM_TEST(swapnbd, cloned_meanwhile)
 	end(_metadata, self);
 }
 
+/* What the pool has twice is written once, even if both are to go at once. */
+DMM_TEST(swapnbd, twice)
+{
+	const uint64_t nr = 16, len = nr * DMM_PAGE;
+	struct file_clone_range range = {
+		.src_fd = self->mem.fd,
+		.src_length = len,
+		.dest_offset = len,
+	};
+	unsigned long ino = self->mem.ino;
+	int status;
+	pid_t pid;
+
+	begin(_metadata, self, 0, 0);
+	ASSERT_EQ(0, ioctl(self->mem.fd, FICLONERANGE, &range));
+	self->server.silent = 1;
+	pid = fork();
+	ASSERT_NE(-1, pid);
+	if (!pid)
+		exit(!!posix_fadvise(self->mem.fd, 0, 2 * len,
+				     POSIX_FADV_DONTNEED));
+	usleep(300000);
+	self->server.silent = 0;
+	EXPECT_EQ(pid, waitpid(pid, &status, 0));
+	EXPECT_EQ(2 * len, swapped(ino));
+	EXPECT_EQ(nr, stat_of(ino, "out_written"));
+	EXPECT_EQ(0, stat_of(ino, "write_changed"));
+	EXPECT_EQ(0, dmm_bad_pages(self->mem.hva, 0, nr, 1));
+	EXPECT_EQ(0, dmm_bad_pages(self->mem.hva + len, 0, nr, 1));
+	EXPECT_TRUE(dmm_pool_ok(ino));
+	end(_metadata, self);
+}
+
 TEST_HARNESS_MAIN

@@ -159,8 +159,7 @@ DMM_TEST(swapshared, locked)
 
 	memset(self->mem.hva, 0x5a, SIZE);
 	take_clone(_metadata, &self->copy, &self->mem);
-	if (mlock(self->copy.hva, SIZE / 2))
-		SKIP(return, "mlock() failed");
+	ASSERT_EQ(0, mlock(self->copy.hva, SIZE / 2));
 	EXPECT_EQ(-EAGAIN, reclaim(ino));
 	EXPECT_EQ(SIZE / 2, swapped(ino));
 	EXPECT_LE(PAGES / 2, dmm_pool_get(ino, "stats/reject_pinned"));
@@ -212,18 +211,25 @@ DMM_TEST(swapshared, clone_in_use)
 	dmm_guest_free(guest);
 }
 
-/* A backing has one slot for all, and is written once. */
-DMM_TEST(swapshared, backing)
+static void make_backing(struct __test_metadata *_metadata,
+			 FIXTURE_DATA(swapshared) *self)
 {
-	unsigned long ino = self->mem.ino, copy = self->copy.ino;
 	int fd;
 
 	sprintf(self->path, "/tmp/swapshared-XXXXXX");
 	fd = mkstemp(self->path);
 	ASSERT_LE(0, fd);
-	ASSERT_EQ(0, ftruncate(fd, 2 * SIZE));
+	ASSERT_EQ(0, ftruncate(fd, 4 * SIZE));
 	close(fd);
-	ASSERT_EQ(0, dmm_pool_set(ino, "swap/backing", self->path));
+	ASSERT_EQ(0, dmm_pool_set(self->mem.ino, "swap/backing", self->path));
+}
+
+/* A backing has one slot for all, and is written once. */
+DMM_TEST(swapshared, backing)
+{
+	unsigned long ino = self->mem.ino, copy = self->copy.ino;
+
+	make_backing(_metadata, self);
 	ASSERT_EQ(0, add_swap(copy));
 	dmm_guest_fill(self->guest, DMM_GPA, PAGES, 1);
 	take_clone(_metadata, &self->copy, &self->mem);
@@ -250,14 +256,8 @@ DMM_TEST(swapshared, backing_and_writes)
 {
 	unsigned long ino = self->mem.ino;
 	unsigned int round;
-	int fd;
 
-	sprintf(self->path, "/tmp/swapshared-XXXXXX");
-	fd = mkstemp(self->path);
-	ASSERT_LE(0, fd);
-	ASSERT_EQ(0, ftruncate(fd, 4 * SIZE));
-	close(fd);
-	ASSERT_EQ(0, dmm_pool_set(ino, "swap/backing", self->path));
+	make_backing(_metadata, self);
 	dmm_guest_fill(self->guest, DMM_GPA, PAGES, 1);
 	for (round = 1; round <= 4; round++) {
 		take_clone(_metadata, &self->copy, &self->mem);
