@@ -22,7 +22,7 @@
 #include <linux/seq_file.h>
 #include <linux/slab.h>
 
-#include "dmm.h"
+#include "shared.h"
 
 #define DMM_CHECK_LINES	100		/* violations that are printed */
 #define DMM_CHECK_SIZE	(16 << 10)	/* bytes for them: all in one go */
@@ -203,6 +203,130 @@ static void dmm_check_policy(struct kvm_dmm_check *check, pgoff_t index, u64 e)
 	srcu_read_unlock(&pool->policy_srcu, idx);
 }
 
+/* Members of a family that use a frame without being in the tree of its users. */
+static unsigned long dmm_count_kin(struct dmm_family *family,
+				   struct kvm_dmm_shared *shared, pgoff_t index,
+				   struct page *page)
+{
+	struct kvm_dmm_region *region;
+	struct kvm_dmm_pool *kin;
+	unsigned long n = 0;
+	u64 e;
+
+	lockdep_assert_held(&family->lock);
+	list_for_each_entry(kin, &family->pools, kin) {
+		region = dmm_region(kin, index);
+		if (!region)
+			continue;
+		e = READ_ONCE(*dmm_entry(region, index));
+		if (dmm_shares(e, page_to_pfn(page)) &&
+		    !(shared && dmm_user_find(shared, kin, index)))
+			n++;
+	}
+	return n;
+}
+
+/* The part of dmm_check_shared() that the first of a pool's users stands for. */
+static const char *dmm_check_users(struct kvm_dmm_shared *shared,
+				   struct kvm_dmm_pool *pool, bool *pending)
+{
+	unsigned long pfn = page_to_pfn(shared->page);
+	struct kvm_dmm_region *region;
+	unsigned long kin = 0, n = 0;
+	struct rb_node *node;
+
+	for (node = rb_first(&shared->users); node; node = rb_next(node)) {
+		struct dmm_user *user = rb_entry(node, struct dmm_user, node);
+
+		n++;
+		if (user->pool != pool)
+			continue;
+		region = dmm_region(pool, user->index);
+		if (!region ||
+		    !dmm_shares(READ_ONCE(*dmm_entry(region, user->index)), pfn))
+			return "has a user that does not use it";
+	}
+	if (n + shared->nr_kin != shared->nr)
+		return "has another number of users than it counts";
+	if (shared->nr_kin) {
+		spin_lock(&shared->family->lock);
+		kin = dmm_count_kin(shared->family, shared, shared->index,
+				    shared->page);
+		spin_unlock(&shared->family->lock);
+	}
+	*pending = kin < shared->nr_kin;
+	return kin > shared->nr_kin ? "has more clones than it counts" : NULL;
+}
+
+/*
+ * Are the users of the shared frame of an entry what they should be?  @charged:
+ * the pool is charged for it, and this is the entry that stands for all that it
+ * has there.  @pending: it counts users that nobody has found; a clone that is
+ * being made counts before it can be found, so that may be right for a moment.
+ *
+ * Return: What is wrong, or NULL.
+ */
+static const char *dmm_check_shared(struct kvm_dmm_pool *pool, pgoff_t index,
+				    struct page *page, bool *charged,
+				    bool *pending)
+{
+	struct kvm_dmm_shared *shared;
+	const char *wrong = NULL;
+	struct dmm_user *user;
+	struct rb_node *prev;
+	unsigned long n;
+
+	*charged = false;
+	*pending = false;
+	if (page->mapping)
+		return "belongs to a file";
+	if (!page->private || page->private == DMM_LIGHT)
+		return "has no users";
+	shared = dmm_shared_lock(pool, page);
+	if (!shared) {
+		n = dmm_count_kin(pool->family, NULL, index, page);
+		*charged = dmm_light_charged(page) == pool;
+		*pending = n < page->index;
+		if (n > page->index)
+			wrong = "has more clones than it counts";
+		goto unlock;
+	}
+	if (shared->page != page) {
+		wrong = "has the users of another one";
+		goto unlock;
+	}
+	user = dmm_user_find(shared, pool, index);
+	if (user) {
+		prev = rb_prev(&user->node);
+		/* The tree is in the order of pools. */
+		if (prev && rb_entry(prev, struct dmm_user, node)->pool == pool)
+			goto unlock;
+		wrong = dmm_check_users(shared, pool, pending);
+		*charged = shared->charged == pool;
+		/* Or it is a clone besides, which stands for it. */
+		if (shared->nr_kin && shared->family == pool->family &&
+		    !dmm_user_find(shared, pool, shared->index)) {
+			struct kvm_dmm_region *region;
+
+			region = dmm_region(pool, shared->index);
+			if (region &&
+			    dmm_shares(READ_ONCE(*dmm_entry(region,
+							    shared->index)),
+				       page_to_pfn(page)))
+				*charged = false;
+		}
+	} else if (!shared->nr_kin || shared->family != pool->family ||
+		   shared->index != index) {
+		wrong = "does not know this user";
+	} else {
+		wrong = dmm_check_users(shared, pool, pending);
+		*charged = shared->charged == pool;
+	}
+unlock:
+	dmm_shared_unlock(pool, shared);
+	return wrong;
+}
+
 static void dmm_check_entry(struct kvm_dmm_check *check, pgoff_t index)
 {
 	u64 e = dmm_content(READ_ONCE(*dmm_entry(check->region, index)));
@@ -229,7 +353,7 @@ static void dmm_check_entry(struct kvm_dmm_check *check, pgoff_t index)
 	if (dmm_kind(e) == KVM_DMM_FRAME) {
 		dmm_check_frame(check, index, e);
 	} else {
-		wrong = dmm_shared_check(check->pool, index, dmm_page(e),
+		wrong = dmm_check_shared(check->pool, index, dmm_page(e),
 					 &charged, &pending);
 		if (wrong)
 			dmm_bad(check, index, "the shared frame %#lx %s",
@@ -282,7 +406,7 @@ static void dmm_check_count(struct kvm_dmm_check *check, struct dmm_check_count 
 				break;
 			case KVM_DMM_SHARED:
 				n->shared++;
-				dmm_shared_check(pool, index, dmm_page(e),
+				dmm_check_shared(pool, index, dmm_page(e),
 						 &charged, &pending);
 				n->resident += charged;
 				n->pending += pending;

@@ -7,7 +7,7 @@
  * absent.  Each 2 MiB of the source are a snapshot.  2 MiB that come to lie at
  * the same offset in a file that has nothing there, as when all of a file is
  * cloned to a new one, are cloned at once: without an allocation for each page,
- * because who uses their frames can be found without a list; see shared.c.  All
+ * because who uses their frames can be found without a list; see family.c.  All
  * else goes page by page.
  */
 #include <linux/fs.h>

@@ -421,8 +421,9 @@ void dmm_shared_copy(struct kvm_dmm_region *region, struct kvm_dmm_pool *pool,
 		     pgoff_t index, struct page *shared, struct page *page);
 void dmm_shared_leave(struct kvm_dmm_region *region, struct kvm_dmm_pool *pool,
 		      pgoff_t index, struct page *page);
-const char *dmm_shared_check(struct kvm_dmm_pool *pool, pgoff_t index,
-			     struct page *page, bool *charged, bool *pending);
+int dmm_unshare(struct kvm_dmm_pool *pool, bool foreign);
+
+/* family.c */
 unsigned int dmm_light_lock(struct kvm_dmm_batch *batch, unsigned int first,
 			    unsigned long *done, u64 *table);
 void dmm_light_add(struct kvm_dmm_batch *batch, unsigned long *done,
@@ -430,7 +431,6 @@ void dmm_light_add(struct kvm_dmm_batch *batch, unsigned long *done,
 void dmm_light_undo(struct kvm_dmm_pool *pool, u64 *table);
 bool dmm_family_join(struct kvm_dmm_pool *pool, struct kvm_dmm_pool *clone);
 void dmm_family_leave(struct kvm_dmm_pool *pool);
-int dmm_unshare(struct kvm_dmm_pool *pool, bool foreign);
 
 /* clone.c */
 loff_t dmm_remap_file_range(struct file *file_in, loff_t pos_in,
