@@ -473,6 +473,40 @@ DMM_TEST(token, fetch_fails)
 	EXPECT_EQ(SIZE, resident(ino));
 }
 
+/* So are the guest's own page tables, which KVM reads with shadow paging. */
+DMM_TEST(token, page_table)
+{
+	const uint64_t gva = DMM_GPA + (2UL << 30), table = DMM_GPA + DMM_PAGE;
+	struct kvm_vm *vm = self->guest->vm;
+	unsigned long ino = self->mem.ino;
+	int level = PG_LEVEL_2M;
+	uint64_t *pde;
+
+	/* The last level of the tables for one address is on dmmfs. */
+	virt_map(vm, gva, DMM_GPA, 1);
+	pde = __vm_get_page_table_entry(vm, gva, &level);
+	memcpy(self->mem.hva + DMM_PAGE, addr_gpa2hva(vm, PTE_GET_PA(*pde)),
+	       DMM_PAGE);
+	*pde = (*pde & ~PHYSICAL_PAGE_MASK) | table;
+	dmm_guest_poke(self->guest, gva, 42);
+	EXPECT_EQ(42, *(uint64_t *)self->mem.hva);
+
+	ASSERT_EQ(0, dmm_pool_set_bytes(ino, "reclaim", 2 * DMM_PAGE));
+	ASSERT_EQ(0, resident(ino));
+	EXPECT_EQ(42, dmm_guest_peek(self->guest, gva));
+
+	ASSERT_EQ(0, dmm_pool_set_bytes(ino, "reclaim", 2 * DMM_PAGE));
+	ASSERT_EQ(0, resident(ino));
+	ASSERT_EQ(0, dmm_pool_set(ino, "test-token/fail_fetch", "5"));
+	EXPECT_EQ(-EFAULT, dmm_guest_run(self->guest, 0, DMM_OP_PEEK, gva, 1, 0));
+	EXPECT_EQ(table, self->guest->cpu[0].vcpu->run->memory_fault.gpa);
+	EXPECT_EQ(DMM_PAGE, self->guest->cpu[0].vcpu->run->memory_fault.size);
+	EXPECT_EQ(0, resident(ino));
+	ASSERT_EQ(0, dmm_pool_set(ino, "test-token/fail_fetch", "0"));
+	EXPECT_EQ(0, dmm_guest_continue(self->guest, 0));
+	EXPECT_EQ(42, self->guest->cpu[0].cmd->result);
+}
+
 /* A policy that knows what absent memory holds is asked, reads included. */
 DMM_TEST(token, fill)
 {
