@@ -190,11 +190,12 @@ struct kvm_dmm_around {
  *	Mandatory with @fetch.
  * @dup_token: The file of @policy is cloned to that of @to, or a shared frame
  *	goes out for all its users: store in @new a token by which @to, which is
- *	the same policy of this or another pool, finds the content of @token,
- *	too.  Each is then fetched or freed for itself; they may be the same
- *	number.  May sleep; allocate with GFP_NOIO.  The entry is busy.  0, or
- *	-errno: the clone fetches the content, the user keeps the frame, as
- *	without the op.
+ *	the same policy of this or another pool, finds the content of @token at
+ *	page offset @index, too.  Each is then fetched or freed for itself; they
+ *	may be the same number.  May sleep; allocate with GFP_NOIO.  The entry
+ *	with @token is busy.  0, or -errno: the clone fetches the content, the
+ *	user keeps the frame, as without the op.  After 0 the new token may come
+ *	back by @free_token at once, if the clone was not made after all.
  * @lookup: Say which shared frame has the content of @token, if any is known:
  *	the core takes it without reading anything, for accesses that read.
  *	May sleep; allocate with GFP_NOIO.  The entry is busy, and the pool has
@@ -243,7 +244,7 @@ struct kvm_dmm_policy_ops {
 			     struct kvm_dmm_around *around);
 	void (*free_token)(struct kvm_dmm_policy *policy, u64 token);
 	int (*dup_token)(struct kvm_dmm_policy *policy, u64 token,
-			 struct kvm_dmm_policy *to, u64 *new);
+			 struct kvm_dmm_policy *to, pgoff_t index, u64 *new);
 	struct kvm_dmm_shared *(*lookup)(struct kvm_dmm_policy *policy,
 					 u64 token);
 	struct kvm_dmm_shared *(*match)(struct kvm_dmm_policy *policy,

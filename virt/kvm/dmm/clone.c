@@ -71,7 +71,8 @@ static void dmm_clone_rest(struct kvm_dmm_batch *batch,
 	for_each_set_bit(i, rest, batch->end) {
 		e = dmm_batch_entry(batch, i);
 		if (dmm_kind(e) == KVM_DMM_TOKEN &&
-		    !dmm_dup_token(batch->pool, e, dst, &table[i]))
+		    !dmm_dup_token(batch->pool, e, dst, batch->base + i,
+				   &table[i]))
 			atomic_long_inc(&dst->nr_tokens);
 		else if (dmm_kind(e) != KVM_DMM_ABSENT)
 			continue;
@@ -288,7 +289,7 @@ static int dmm_clone_try(struct dmm_clone *clone)
 		dmm_drop_range(clone->dst, clone->to, clone->to);
 		return 0;
 	case KVM_DMM_TOKEN:
-		r = dmm_dup_token(clone->src, e, clone->dst, &new);
+		r = dmm_dup_token(clone->src, e, clone->dst, clone->to, &new);
 		kvm_dmm_batch_end(&batch);
 		if (!r)
 			return dmm_clone_token(clone, new);

@@ -476,7 +476,7 @@ int dmm_fetch_token(struct kvm_dmm_pool *pool, u64 e, struct page *page,
 		    unsigned int flags, struct kvm_dmm_around *around);
 void dmm_free_token(struct kvm_dmm_pool *pool, unsigned int id, u64 token);
 int dmm_dup_token(struct kvm_dmm_pool *pool, u64 e, struct kvm_dmm_pool *to,
-		  u64 *new);
+		  pgoff_t index, u64 *new);
 struct kvm_dmm_shared *dmm_lookup_token(struct kvm_dmm_pool *pool, u64 e);
 struct kvm_dmm_shared *dmm_match_content(struct kvm_dmm_pool *pool,
 					 pgoff_t index, struct page *page);

@@ -283,7 +283,7 @@ int kvm_dmm_batch_token_shared(struct kvm_dmm_batch *batch,
 
 		if ((!young && place->pool != pool &&
 		     dmm_is_young(place->pool, place->index)) ||
-		    dmm_dup_token(pool, new, place->pool, &dup)) {
+		    dmm_dup_token(pool, new, place->pool, place->index, &dup)) {
 			entry = dmm_entry(dmm_region(place->pool, place->index),
 					  place->index);
 			dmm_unlock(dmm_region(place->pool, place->index), entry,

@@ -615,6 +615,7 @@ void dmm_free_token(struct kvm_dmm_pool *pool, unsigned int id, u64 token)
  * @pool: the pool
  * @e: a busy entry with a token
  * @to: the pool that gets a token, too
+ * @index: at which page offset
  * @new: out: the entry for @to.  Its detaching must be kept from missing it: by
  *	the busy bit of the entry that is set to it, as in kvm_dmm_batch_token(),
  *	or by the policy mutex of @to.
@@ -623,7 +624,7 @@ void dmm_free_token(struct kvm_dmm_pool *pool, unsigned int id, u64 token)
  *	error.
  */
 int dmm_dup_token(struct kvm_dmm_pool *pool, u64 e, struct kvm_dmm_pool *to,
-		  u64 *new)
+		  pgoff_t index, u64 *new)
 {
 	struct kvm_dmm_policy *policy, *other;
 	int idx, to_idx, r = -EOPNOTSUPP;
@@ -640,7 +641,8 @@ int dmm_dup_token(struct kvm_dmm_pool *pool, u64 e, struct kvm_dmm_pool *to,
 	if (policy->ops->dup_token &&
 	    !list_entry_is_head(other, &to->policies, link) &&
 	    !READ_ONCE(other->draining) && !READ_ONCE(other->ejected)) {
-		r = policy->ops->dup_token(policy, dmm_token(e), other, &token);
+		r = policy->ops->dup_token(policy, dmm_token(e), other, index,
+					   &token);
 		if (!r && WARN_ON_ONCE(token >> KVM_DMM_TOKEN_BITS)) {
 			other->ops->free_token(other, token);
 			r = -ERANGE;

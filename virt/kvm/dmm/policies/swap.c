@@ -270,11 +270,21 @@ static void dmm_swap_free_token(struct kvm_dmm_policy *policy, u64 token)
 }
 
 static int dmm_swap_dup_token(struct kvm_dmm_policy *policy, u64 token,
-			      struct kvm_dmm_policy *to, u64 *new)
+			      struct kvm_dmm_policy *to, pgoff_t index,
+			      u64 *new)
 {
 	struct dmm_swap *swap = policy->priv, *other = to->priv;
+	struct dmm_swap_region *region;
+	int r;
 
-	return dmm_store_dup(&swap->store, token, &other->store, new);
+	r = dmm_store_dup(&swap->store, token, &other->store, new);
+	if (r || !dmm_store_in_memory(token) || dmm_store_is_same(token))
+		return r;
+	/* Without memory for that it is compressed until somebody wants it. */
+	region = dmm_swap_region_get(other, index);
+	if (region)
+		set_bit(dmm_swap_nr(index), region->packed);
+	return 0;
 }
 
 /**

@@ -92,7 +92,8 @@ static int dmm_store_fetch(struct kvm_dmm_policy *policy, u64 token,
 }
 
 static int dmm_store_dup_token(struct kvm_dmm_policy *policy, u64 token,
-			       struct kvm_dmm_policy *to, u64 *new)
+			       struct kvm_dmm_policy *to, pgoff_t index,
+			       u64 *new)
 {
 	struct dmm_store *store = policy->priv, *other = to->priv;
 	struct page *page = xa_load(&store->pages, token);

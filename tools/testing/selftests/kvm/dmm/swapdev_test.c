@@ -169,6 +169,30 @@ DMM_TEST(swapdev, writeback)
 	EXPECT_EQ(0, dmm_bad_pages(self->mem.hva, 0, PAGES, DMM_HALF | 3));
 }
 
+/* And those that a clone has got, for itself. */
+DMM_TEST(swapdev, writeback_of_clone)
+{
+	unsigned long ino = self->mem.ino;
+	struct dmm_mem clone = swap_mem();
+
+	ASSERT_EQ(0, set_backing(clone.ino, self->path));
+	dmm_guest_fill(self->guest, DMM_GPA, PAGES, DMM_HALF | 1);
+	reclaim_all(_metadata, ino);
+	ASSERT_EQ(0, ioctl(clone.fd, FICLONE, self->mem.fd));
+	ASSERT_EQ(SIZE, swapped(clone.ino));
+	ASSERT_EQ(0, resident(clone.ino));
+	EXPECT_LT(0, dmm_pool_get(clone.ino, "compressed_bytes"));
+
+	ASSERT_EQ(0, dmm_pool_set_bytes(clone.ino, "swap/writeback", SIZE));
+	EXPECT_EQ(SIZE, backing(clone.ino));
+	EXPECT_EQ(0, dmm_pool_get(clone.ino, "compressed_bytes"));
+	EXPECT_EQ(0, backing(ino));
+	EXPECT_EQ(0, dmm_guest_bad_pages(self->guest, DMM_GPA, PAGES,
+					 DMM_HALF | 1));
+	EXPECT_EQ(0, dmm_bad_pages(clone.hva, 0, PAGES, DMM_HALF | 1));
+	dmm_mem_free(&clone);
+}
+
 /* The same again and again while guests count in these pages. */
 DMM_TEST(swapdev, writeback_under_load)
 {
