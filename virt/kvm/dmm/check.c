@@ -208,21 +208,14 @@ static unsigned long dmm_count_kin(struct dmm_family *family,
 				   struct kvm_dmm_shared *shared, pgoff_t index,
 				   struct page *page)
 {
-	struct kvm_dmm_region *region;
 	struct kvm_dmm_pool *kin;
 	unsigned long n = 0;
-	u64 e;
 
 	lockdep_assert_held(&family->lock);
-	list_for_each_entry(kin, &family->pools, kin) {
-		region = dmm_region(kin, index);
-		if (!region)
-			continue;
-		e = READ_ONCE(*dmm_entry(region, index));
-		if (dmm_shares(e, page_to_pfn(page)) &&
+	list_for_each_entry(kin, &family->pools, kin)
+		if (dmm_uses(kin, index, page) &&
 		    !(shared && dmm_user_find(shared, kin, index)))
 			n++;
-	}
 	return n;
 }
 
@@ -230,8 +223,6 @@ static unsigned long dmm_count_kin(struct dmm_family *family,
 static const char *dmm_check_users(struct kvm_dmm_shared *shared,
 				   struct kvm_dmm_pool *pool, bool *pending)
 {
-	unsigned long pfn = page_to_pfn(shared->page);
-	struct kvm_dmm_region *region;
 	unsigned long kin = 0, n = 0;
 	struct rb_node *node;
 
@@ -239,11 +230,8 @@ static const char *dmm_check_users(struct kvm_dmm_shared *shared,
 		struct dmm_user *user = rb_entry(node, struct dmm_user, node);
 
 		n++;
-		if (user->pool != pool)
-			continue;
-		region = dmm_region(pool, user->index);
-		if (!region ||
-		    !dmm_shares(READ_ONCE(*dmm_entry(region, user->index)), pfn))
+		if (user->pool == pool &&
+		    !dmm_uses(pool, user->index, shared->page))
 			return "has a user that does not use it";
 	}
 	if (n + shared->nr_kin != shared->nr)
@@ -305,16 +293,9 @@ static const char *dmm_check_shared(struct kvm_dmm_pool *pool, pgoff_t index,
 		*charged = shared->charged == pool;
 		/* Or it is a clone besides, which stands for it. */
 		if (shared->nr_kin && shared->family == pool->family &&
-		    !dmm_user_find(shared, pool, shared->index)) {
-			struct kvm_dmm_region *region;
-
-			region = dmm_region(pool, shared->index);
-			if (region &&
-			    dmm_shares(READ_ONCE(*dmm_entry(region,
-							    shared->index)),
-				       page_to_pfn(page)))
-				*charged = false;
-		}
+		    !dmm_user_find(shared, pool, shared->index) &&
+		    dmm_uses(pool, shared->index, page))
+			*charged = false;
 	} else if (!shared->nr_kin || shared->family != pool->family ||
 		   shared->index != index) {
 		wrong = "does not know this user";

@@ -100,10 +100,7 @@ unsigned int kvm_dmm_batch_places(struct kvm_dmm_batch *batch, pgoff_t index,
 	}
 	/* Apart from the one that was in it before it got a handle. */
 	if (shared && shared->nr_kin && shared->index != index && n < max &&
-	    dmm_region(pool, shared->index) &&
-	    dmm_shares(READ_ONCE(*dmm_entry(dmm_region(pool, shared->index),
-					    shared->index)),
-		       page_to_pfn(dmm_page(e))))
+	    dmm_uses(pool, shared->index, dmm_page(e)))
 		places[n++] = shared->index;
 	dmm_shared_unlock(pool, shared);
 	return n;

@@ -553,19 +553,12 @@ static struct kvm_dmm_pool *dmm_find_kin(struct dmm_family *family,
 					 struct kvm_dmm_pool *pool,
 					 pgoff_t index, struct page *page)
 {
-	struct kvm_dmm_region *region;
 	struct kvm_dmm_pool *kin;
-	u64 e;
 
 	lockdep_assert_held(&family->lock);
-	list_for_each_entry(kin, &family->pools, kin) {
-		region = kin == pool ? NULL : dmm_region(kin, index);
-		if (!region)
-			continue;
-		e = READ_ONCE(*dmm_entry(region, index));
-		if (dmm_shares(e, page_to_pfn(page)))
+	list_for_each_entry(kin, &family->pools, kin)
+		if (kin != pool && dmm_uses(kin, index, page))
 			return kin;
-	}
 	return NULL;
 }
 

@@ -109,6 +109,16 @@ static inline struct kvm_dmm_pool *dmm_light_charged(struct page *page)
 	return (struct kvm_dmm_pool *)(page->private & ~DMM_LIGHT);
 }
 
+/* Has @pool the frame at @index?  Old at once, unless the entry is busy. */
+static inline bool dmm_uses(struct kvm_dmm_pool *pool, pgoff_t index,
+			    struct page *page)
+{
+	struct kvm_dmm_region *region = dmm_region(pool, index);
+
+	return region && dmm_shares(READ_ONCE(*dmm_entry(region, index)),
+				    page_to_pfn(page));
+}
+
 struct dmm_user *dmm_user_find(struct kvm_dmm_shared *shared,
 			       struct kvm_dmm_pool *pool, pgoff_t index);
 struct kvm_dmm_pool *dmm_find_heir(struct kvm_dmm_shared *shared,

@@ -280,7 +280,11 @@ static int dmm_swap_dup_token(struct kvm_dmm_policy *policy, u64 token,
 	r = dmm_store_dup(&swap->store, token, &other->store, new);
 	if (r || !dmm_store_in_memory(token) || dmm_store_is_same(token))
 		return r;
-	/* Without memory for that it is compressed until somebody wants it. */
+	/*
+	 * A hint, without which it is compressed until somebody wants it: if
+	 * there is no memory, or dmm_writeback_fetch() comes before the entry
+	 * has the token.  If the entry never gets it, that clears the hint.
+	 */
 	region = dmm_swap_region_get(other, index);
 	if (region)
 		set_bit(dmm_swap_nr(index), region->packed);
