@@ -48,7 +48,7 @@ static ssize_t dmm_attr_show(struct kobject *kobj, struct attribute *attr,
 {
 	struct dmm_attr *a = container_of(attr, struct dmm_attr, attr);
 
-	return a->show(dmm_dir(kobj)->pool, buf);
+	return a->show ? a->show(dmm_dir(kobj)->pool, buf) : -EIO;
 }
 
 static ssize_t dmm_attr_store(struct kobject *kobj, struct attribute *attr,
@@ -56,6 +56,9 @@ static ssize_t dmm_attr_store(struct kobject *kobj, struct attribute *attr,
 {
 	struct dmm_attr *a = container_of(attr, struct dmm_attr, attr);
 
+	/* Whoever owns a file may make it writable. */
+	if (!a->store)
+		return -EIO;
 	return a->store(dmm_dir(kobj)->pool, buf) ?: len;
 }
 

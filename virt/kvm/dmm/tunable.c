@@ -121,7 +121,7 @@ static ssize_t dmm_tunable_show(struct kobject *kobj, struct attribute *attr,
 					i - dmm_nr_tunables(dir->ops), buf);
 	t = &dir->ops->tunables[i];
 	if (!dmm_tunable_is_number(t))
-		return t->show(dir->policy, buf);
+		return t->show ? t->show(dir->policy, buf) : -EIO;
 	return dmm_show_number(t, dir->policy ? kvm_dmm_value(dir->policy, i) :
 				  READ_ONCE(dir->ops->value[i]), buf);
 }
@@ -131,12 +131,16 @@ static ssize_t dmm_tunable_store(struct kobject *kobj, struct attribute *attr,
 {
 	struct dmm_tunable_dir *dir = dmm_tunable_dir(kobj);
 	unsigned int i = attr - dir->attr;
-	const struct kvm_dmm_tunable *t = &dir->ops->tunables[i];
+	const struct kvm_dmm_tunable *t;
 	u64 v;
 	int r;
 
+	/* Whoever owns a file may make it writable; a counter still is not. */
+	if (i >= dmm_nr_tunables(dir->ops))
+		return -EIO;
+	t = &dir->ops->tunables[i];
 	if (!dmm_tunable_is_number(t))
-		return t->store(dir->policy, buf) ?: len;
+		return t->store ? t->store(dir->policy, buf) ?: len : -EIO;
 	if (sysfs_streq(buf, "default")) {
 		v = dir->policy ? KVM_DMM_INHERIT : t->def;
 	} else {

@@ -2,6 +2,7 @@
 /*
  * Bad input gets a clear error, loses nothing and leaks nothing.
  */
+#include <ftw.h>
 #include <limits.h>
 #include <sys/mount.h>
 #include <sys/stat.h>
@@ -372,6 +373,48 @@ DMM_TEST(bad, file_types)
 	EXPECT_ERRNO(ENOTTY, ioctl(fd, 0x1234, 0));
 	EXPECT_EQ(0, unlink(path));
 	close(fd);
+}
+
+static unsigned int wrong_mode, wrong_answer;
+
+/* Have a file of a pool opened in the way that it is not meant to be. */
+static int open_against_mode(const char *path, const struct stat *st, int type,
+			     struct FTW *ftw)
+{
+	bool writable = st->st_mode & 0200, readable = st->st_mode & 0400;
+	char c;
+	int fd;
+
+	if (type != FTW_F || (writable && readable))
+		return 0;
+	TEST_ASSERT(!chmod(path, 0600), "chmod(%s)", path);
+	fd = open(path, O_RDWR);
+	TEST_ASSERT(fd >= 0, "open(%s)", path);
+	errno = 0;
+	if ((writable ? read(fd, &c, 1) : write(fd, "default", 7)) != -1 || errno != EIO) {
+		ksft_print_msg("%s: errno %d\n", path, errno);
+		wrong_answer++;
+	}
+	wrong_mode++;
+	close(fd);
+	TEST_ASSERT(!chmod(path, st->st_mode & 0777), "chmod(%s)", path);
+	return 0;
+}
+
+/* Pools are handed to users by chown, and who owns a file can change its mode. */
+DMM_TEST(bad, mode_of_files)
+{
+	char *path = dmm_pool_path(self->mem.ino, "");
+
+	wrong_mode = 0;
+	wrong_answer = 0;
+	/* Counters, and files that can only be written to. */
+	if (dmm_policy_loaded("swap"))
+		ASSERT_EQ(0, dmm_pool_set(self->mem.ino, "policies", "+swap"));
+	ASSERT_EQ(0, nftw(path, open_against_mode, 8, FTW_PHYS));
+	EXPECT_LT(10, wrong_mode);
+	EXPECT_EQ(0, wrong_answer);
+	free(path);
 }
 
 TEST_HARNESS_MAIN
