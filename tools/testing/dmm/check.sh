@@ -16,6 +16,7 @@ debug() {
 	if [ -n "${DEADLINE:-}" ] && [ $((DEADLINE - $(date +%s))) -lt 1500 ] &&
 	   ! "$DMM/debug-kernel.sh" --have; then
 		echo "# no time left to build the debug kernel"
+		echo "debug all 0 0 1 0 not run, no time left" >>"$TOP/build/$KREL/results"
 		return
 	fi
 	"$DMM/debug-kernel.sh"

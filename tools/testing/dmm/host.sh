@@ -68,7 +68,7 @@ done
 [ $# -gt 0 ] || [ -n "$shell" ] || usage 2 >&2
 
 # What the kernel says when something is wrong with it.
-reports='BUG: |BUG kmalloc|WARNING: |Oops|INFO: (possible|task|rcu|trying|lockdep)|rcu: INFO|KASAN|KFENCE|UBSAN|general protection|unreferenced object|suspected memory leaks|Kernel panic|possible (circular|recursive)|suspicious RCU|soft lockup|hard LOCKUP|Bad page|page allocation failure: order:0, mode:0x0|ODEBUG'
+reports='BUG: |BUG kmalloc|WARNING: |Oops|INFO: (possible|task|rcu|trying|lockdep)|rcu: INFO|KASAN|KFENCE|UBSAN|general protection|unreferenced object|suspected memory leaks|memory leak detector disabled|pages that nobody has|Kernel panic|possible (circular|recursive)|suspicious RCU|soft lockup|hard LOCKUP|Bad page|page allocation failure: order:0, mode:0x0|ODEBUG'
 
 # shellcheck disable=SC2086
 need_packages $PKG_HOST
@@ -151,6 +151,8 @@ mkdir -p "$(dirname "$log")"
 cpu=EPYC,+svm,+npt
 [ -n "$icount" ] || cpu+=,-cx16
 
+# What the debug kernel has been built with, but does not do by itself.
+[ "$kernel" != debug ] || append="page_poison=1 page_owner=on kasan_multi_shot $append"
 append="console=ttyS0 quiet oops=panic panic=-1 nokaslr log_buf_len=4M $append"
 args=(
 	-accel "tcg,thread=$threads" -cpu "$cpu" -smp "$smp" -m "$mem"

@@ -76,6 +76,7 @@ print_summary() {
 	awk '$4 > 0 { name = $1 " " $2; $1 = $2 = $3 = $4 = $5 = $6 = ""; sub(/^ */, "");
 		printf "FAILED  %-48s %s\n", name, $0 }' "$results.last"
 	sed 's/^/UNSTABLE  /' "$unstable"
+	awk '/ not run, / { printf "NOT RUN  %s %s\n", $1, $2 }' "$results.last"
 	read -r p f s < <(awk '{ p += $3; f += $4; s += $5 }
 		END { print p + 0, f + 0, s + 0 }' "$results.last")
 	echo "$p passed, $f failed, $s skipped"
@@ -310,6 +311,14 @@ run_emulated() {	# NPT plain|guests
 		awk -v over="$dir/done" 'BEGIN { while ((getline n < over) > 0) done[n] = 1 }
 			!($1 in done)' "$dir/dmm/tests" >"$dir/rest"
 		mv "$dir/rest" "$dir/dmm/tests"
+	done
+	# What the deadline has cut off is not forgotten.
+	if [ -n "$deadline" ]; then
+		touch "$dir/done"
+		awk -v over="$dir/done" 'BEGIN { while ((getline n < over) > 0) done[n] = 1 }
+			!($1 in done) { print $1 }' "$dir/dmm/tests"
+	fi | while read -r name; do
+		record "$where" "$name" 0 0 1 0 "not run, no time left"
 	done
 	rm -rf "$dir"
 }

@@ -154,6 +154,36 @@ void dmm_compact(void)
 	dmm_write_file("/proc/sys/vm/compact_memory", "1", 1);
 }
 
+static uint64_t meminfo(const char *which)
+{
+	char line[128], name[64];
+	uint64_t kib;
+	FILE *f = fopen("/proc/meminfo", "r");
+
+	TEST_ASSERT(f, "No /proc/meminfo");
+	while (fgets(line, sizeof(line), f)) {
+		if (sscanf(line, "%63[^:]: %lu kB", name, &kib) != 2 || strcmp(name, which))
+			continue;
+		fclose(f);
+		return kib << 10;
+	}
+	TEST_FAIL("No %s in /proc/meminfo", which);
+	return 0;
+}
+
+uint64_t dmm_host_used(void)
+{
+	return meminfo("MemTotal") - meminfo("MemAvailable");
+}
+
+uint64_t dmm_host_held_back(void)
+{
+	if (access("/sys/kernel/debug/kmemleak", F_OK))
+		return 0;
+	/* KASAN's quarantine is a 32nd of the memory at most. */
+	return meminfo("MemTotal") / 32;
+}
+
 int dmm_pool_set(unsigned long ino, const char *file, const char *value)
 {
 	char *path = dmm_pool_path(ino, file);

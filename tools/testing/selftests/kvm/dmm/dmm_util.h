@@ -52,6 +52,12 @@ void dmm_mem_free(struct dmm_mem *mem);
 const char *dmm_dir(void);
 /* Blocks need 2 MiB in a row: have the host tidy up, if it lets us. */
 void dmm_compact(void);
+/*
+ * Bytes of the host's memory that nobody else can have: what grows for ever has
+ * leaked.  A debug kernel may hold back that much of what was freed.
+ */
+uint64_t dmm_host_used(void);
+uint64_t dmm_host_held_back(void);
 
 /* A pool's files in sysfs; setters return 0 or -errno. */
 char *dmm_pool_path(unsigned long ino, const char *file);

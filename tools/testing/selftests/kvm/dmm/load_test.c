@@ -18,8 +18,6 @@
 #define CYCLES	3
 /* What slabs, stocks of pages and the test itself may still take after a warm-up. */
 #define GROWTH	(8UL << 20)
-/* KASAN holds back what was freed, up to this part of the memory. */
-#define QUARANTINE	32
 
 struct load_vm {
 	struct dmm_mem mem;
@@ -74,36 +72,6 @@ static void switch_policies(struct load_vm *vm, unsigned int i)
 	dmm_pool_set_bytes(vm->mem.ino, "max_bytes", i & 1 ? SIZE : SIZE / 4 * 3);
 }
 
-static uint64_t meminfo(const char *which)
-{
-	char line[128], name[64];
-	uint64_t kib;
-	FILE *f = fopen("/proc/meminfo", "r");
-
-	TEST_ASSERT(f, "No /proc/meminfo");
-	while (fgets(line, sizeof(line), f)) {
-		if (sscanf(line, "%63[^:]: %lu kB", name, &kib) != 2 || strcmp(name, which))
-			continue;
-		fclose(f);
-		return kib << 10;
-	}
-	TEST_FAIL("No %s in /proc/meminfo", which);
-	return 0;
-}
-
-/* Memory that has gone for good, as far as the host can tell. */
-static uint64_t memory_used(void)
-{
-	return meminfo("MemTotal") - meminfo("MemAvailable");
-}
-
-static uint64_t growth(void)
-{
-	if (access("/sys/kernel/debug/kmemleak", F_OK))
-		return GROWTH;
-	return GROWTH + meminfo("MemTotal") / QUARANTINE;
-}
-
 /* All at once, half of them anew each time, each with its own content for ever. */
 static void run(struct __test_metadata *_metadata, struct load_vm *vm, unsigned int vms)
 {
@@ -133,9 +101,9 @@ static void run(struct __test_metadata *_metadata, struct load_vm *vm, unsigned 
 		for (i = 0; i < vms; i++)
 			EXPECT_TRUE(dmm_pool_gone(vm[i].mem.ino));
 		if (!cycle)
-			used = memory_used();
+			used = dmm_host_used();
 	}
-	EXPECT_LT(memory_used(), used + growth());
+	EXPECT_LT(dmm_host_used(), used + GROWTH + dmm_host_held_back());
 }
 
 TEST_F_TIMEOUT(load, few_vms, 600)

@@ -3,8 +3,8 @@
  * Torture: guests, processes and an administrator use the same memory, all at
  * random, against a model that knows what each page must hold.
  *
- * The same seed gives each actor the same operations in the same order; how they
- * meet is up to the scheduler.
+ * The same seed gives each actor the same operations in the same order.  How they
+ * meet is up to the scheduler; who meets another's pages takes others.
  */
 #include "torture.h"
 
@@ -35,6 +35,9 @@ struct vcpu {
 	unsigned int vm;
 	unsigned int cpu;
 };
+
+/* What stocks of pages and slabs may still have in the end. */
+#define GROWTH		(32UL << 20)
 
 static struct dmm_guest *guests[TORTURE_VMS];
 static struct place places[PLACES];
@@ -273,6 +276,17 @@ static void verify_all(void)
 	free(buf);
 }
 
+/* Nothing is left of VMs and files; then nothing may be left of what they took. */
+static void verify_memory(uint64_t before)
+{
+	uint64_t after = dmm_host_used();
+
+	printf("# host memory: %lu KiB before, %lu KiB after\n", before >> 10,
+	       after >> 10);
+	if (after > before + GROWTH + dmm_host_held_back())
+		torture_fail("host memory has grown");
+}
+
 static void usage(const char *name)
 {
 	printf("usage: %s [-s SEED] [-t SECONDS] [-v]\n"
@@ -285,6 +299,7 @@ static void usage(const char *name)
 int main(int argc, char **argv)
 {
 	unsigned int i, seconds = 60;
+	uint64_t used;
 	int opt;
 
 	torture_seed = time(NULL);
@@ -306,6 +321,8 @@ int main(int argc, char **argv)
 	printf("# torture -s %lu -t %u\n", torture_seed, seconds);
 	torture_model_init();
 	torture_host_init();
+	torture_admin_init();
+	used = dmm_host_used();
 	for (i = 0; i < TORTURE_FILES; i++)
 		torture_files[i].mem = dmm_mem_create(TORTURE_SIZE);
 	make_places();
@@ -332,6 +349,8 @@ int main(int argc, char **argv)
 		if (!dmm_pool_gone(torture_files[i].mem.ino))
 			torture_fail("file %u stays", i);
 	}
+	torture_admin_exit();
+	verify_memory(used);
 	torture_summary();
 	return 0;
 }

@@ -131,6 +131,8 @@ void torture_pool(unsigned long ino);
 void torture_host(void *arg);
 void torture_host_init(void);
 void torture_admin(void *arg);
+void torture_admin_init(void);
+void torture_admin_exit(void);
 void torture_checker(void *arg);
 /* Detach all that can hold content back. */
 void torture_admin_finish(unsigned int file);

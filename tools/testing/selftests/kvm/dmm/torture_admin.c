@@ -7,9 +7,15 @@
 
 #include "torture.h"
 
+/* Files that pages are written to, too small for all of them. */
+#define BACKINGS	2
+#define BACKING_BYTES	(3 * TORTURE_SIZE / 2)
+
 static const char * const policies[] = {
 	"demand", "swap", "share", "test-token", "test-share",
 };
+
+static char backings[BACKINGS][32];
 
 static const char * const modules[] = {
 	"kvm_dmm_swap", "kvm_dmm_share", "kvm_dmm_test_token",
@@ -29,6 +35,7 @@ static const struct {
 	{ "swap/max_compressed_percent", { "0", "10", "80", "100" } },
 	{ "swap/pages_per_second", { "0", "1", "1000000", "default" } },
 	{ "swap/refaults_per_second", { "0", "1000000", "default" } },
+	{ "swap/writeback", { "4K", "1M", "32M" } },
 	{ "share/run", { "0", "1" } },
 	{ "share/max_cpu_percent", { "1", "100" } },
 	{ "share/full_scan_seconds", { "0", "1" } },
@@ -118,6 +125,14 @@ static void op_tunable(unsigned int file)
 	set(file, tunables[i].file, tunables[i].values[torture_rand(n)]);
 }
 
+/* Pools share one, and change to another when nothing is in it. */
+static void op_backing(unsigned int file)
+{
+	unsigned int i = torture_rand(BACKINGS + 1);
+
+	set(file, "swap/backing", i < BACKINGS ? backings[i] : "none");
+}
+
 /* What the test policies are told to do with single pages. */
 static void op_page(unsigned int file)
 {
@@ -180,11 +195,34 @@ static const struct torture_op ops[] = {
 	{ .weight = 10, .on_file = op_reclaim },
 	{ .weight = 2, .on_file = op_domain },
 	{ .weight = 8, .on_file = op_tunable },
+	{ .weight = 3, .on_file = op_backing },
 	{ .weight = 12, .on_file = op_page },
 	{ .weight = 2, .on_file = op_unload },
 	{ .weight = 1, .on_file = op_pressure },
 	{ .weight = 4, .on_file = op_look },
 };
+
+void torture_admin_init(void)
+{
+	unsigned int i;
+	int fd;
+
+	for (i = 0; i < BACKINGS; i++) {
+		snprintf(backings[i], sizeof(backings[i]), "/tmp/torture-XXXXXX");
+		fd = mkstemp(backings[i]);
+		if (fd < 0 || ftruncate(fd, BACKING_BYTES))
+			torture_fail("no file in /tmp: %s", strerror(errno));
+		close(fd);
+	}
+}
+
+void torture_admin_exit(void)
+{
+	unsigned int i;
+
+	for (i = 0; i < BACKINGS; i++)
+		unlink(backings[i]);
+}
 
 void torture_admin(void *arg)
 {
