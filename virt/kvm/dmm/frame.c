@@ -6,7 +6,8 @@
  * those of processes one each, and everybody who looks a frame up holds one
  * while using it.  page->mapping and page->index of an exclusive frame are the
  * reverse map to file and offset; page_private() is the token of a kept frame,
- * or the struct kvm_dmm_shared of a shared one.
+ * or the struct kvm_dmm_shared of a shared one, if it has one: see family.c for
+ * those that have none.
  */
 #include <linux/cpuhotplug.h>
 #include <linux/local_lock.h>
@@ -167,8 +168,11 @@ static int dmm_stock_drain(unsigned int cpu)
 {
 	struct dmm_stock *stock = per_cpu_ptr(&dmm_stock, cpu);
 
-	while (stock->nr)
+	/* What is not NULL alloc_pages_bulk_array() takes for there already. */
+	while (stock->nr) {
 		__free_page(stock->page[--stock->nr]);
+		stock->page[stock->nr] = NULL;
+	}
 	return 0;
 }
 
