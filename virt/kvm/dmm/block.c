@@ -90,8 +90,8 @@ bool dmm_populate_block(struct kvm_dmm_pool *pool, pgoff_t base, gfp_t gfp)
 	split_page(page, DMM_REGION_SHIFT);
 
 	kvm_dmm_batch_start(&batch, pool, base);
-	/* The size as in dmm_fault_lock(). */
-	if (!dmm_lock_region(&batch) ||
+	/* The size as in dmm_fault_lock(), and who fills may be new, too. */
+	if (!dmm_lock_region(&batch) || READ_ONCE(pool->nr_fillers) ||
 	    base + KVM_DMM_REGION_PAGES > dmm_pages(pool))
 		goto undo;
 	for (i = 0; i < KVM_DMM_REGION_PAGES; i++)
@@ -203,8 +203,12 @@ static bool dmm_block_protect(struct kvm_dmm_pool *pool, pgoff_t base,
 	return ok;
 }
 
-/* Step 2: copy while the guest runs.  What it writes meanwhile is copied again. */
-static void dmm_block_copy(struct kvm_dmm_region *region, struct page *block)
+/*
+ * Step 2: copy while the guest runs.  What it writes meanwhile is copied again, and
+ * what was not copied, as somebody has its entry and may give it back as it was.
+ */
+static void dmm_block_copy(struct kvm_dmm_region *region, struct page *block,
+			   unsigned long *copied)
 {
 	struct page *page;
 	unsigned int i;
@@ -219,8 +223,10 @@ static void dmm_block_copy(struct kvm_dmm_region *region, struct page *block)
 		page = dmm_page(e);
 		if (!get_page_unless_zero(page))
 			continue;
-		if (READ_ONCE(*entry) == e)
+		if (READ_ONCE(*entry) == e) {
 			copy_highpage(block + i, page);
+			__set_bit(i, copied);
+		}
 		put_page(page);
 		cond_resched();
 	}
@@ -228,7 +234,8 @@ static void dmm_block_copy(struct kvm_dmm_region *region, struct page *block)
 
 /* Step 3: take the frames, copy what has changed, put the block in their place. */
 static bool dmm_block_replace(struct kvm_dmm_pool *pool, pgoff_t base,
-			      struct page *block, unsigned int protects)
+			      struct page *block, unsigned int protects,
+			      const unsigned long *copied)
 {
 	struct page *old, *gather[32];
 	struct kvm_dmm_batch batch;
@@ -242,7 +249,8 @@ static bool dmm_block_replace(struct kvm_dmm_pool *pool, pgoff_t base,
 	}
 	same = atomic_read(&batch.region->protects) == protects;
 	for (i = 0; i < KVM_DMM_REGION_PAGES; i++)
-		if (!same || !(READ_ONCE(batch.region->entry[i]) & DMM_WP))
+		if (!same || !test_bit(i, copied) ||
+		    !(READ_ONCE(batch.region->entry[i]) & DMM_WP))
 			copy_highpage(block + i,
 				      kvm_dmm_batch_page(&batch, base + i));
 
@@ -301,7 +309,8 @@ static struct page *dmm_block_alloc(struct kvm_dmm_region *region)
  *						1. protect all, count of protects
  *	a. write: entry unprotected		2. copy
  *	b. page written				3. take all: busy, unmapped, frozen
- *						4. unprotected?  Copy again
+ *						4. unprotected, or not copied?
+ *						   Copy now
  *						5. new entries
  *
  * If a is before 3, then 4 sees it; b is over when 3 has unmapped the page.  If
@@ -318,6 +327,7 @@ static struct page *dmm_block_alloc(struct kvm_dmm_region *region)
 int kvm_dmm_make_block(struct kvm_dmm_pool *pool, pgoff_t base)
 {
 	struct kvm_dmm_region *region = dmm_region(pool, base);
+	DECLARE_BITMAP(copied, KVM_DMM_REGION_PAGES) = {};
 	struct page *block;
 	unsigned int protects;
 	int r = -EBUSY;
@@ -331,8 +341,8 @@ int kvm_dmm_make_block(struct kvm_dmm_pool *pool, pgoff_t base)
 	}
 	split_page(block, DMM_REGION_SHIFT);
 	if (dmm_block_protect(pool, base, &protects)) {
-		dmm_block_copy(region, block);
-		if (dmm_block_replace(pool, base, block, protects))
+		dmm_block_copy(region, block, copied);
+		if (dmm_block_replace(pool, base, block, protects, copied))
 			r = 0;
 	}
 	if (r) {
