@@ -349,21 +349,21 @@ static gpa_t dmm_index_to_gpa(struct kvm_dmm_pool *pool, struct kvm_vcpu *vcpu,
  * kvm_dmm_ahead - map what a vCPU will touch, as far as a policy knows it
  * @vcpu: the vCPU, about to enter the guest
  *
- * Maps frames only, and does not wait for others.  Where the MMU is not indexed
- * by guest physical addresses, nothing is mapped, but policies have brought the
+ * Maps what is a frame when it is looked at.  Where the MMU is not indexed by
+ * guest physical addresses, nothing is mapped, but policies have brought the
  * content back.  To find that the slots are others by now does no harm: each
- * page is mapped as by a fault at its address.
+ * page is mapped as by a fault at its address, or not at all.
  *
  * Context: By @vcpu; may sleep.  kvm->srcu is held.
  */
 void kvm_dmm_ahead(struct kvm_vcpu *vcpu)
 {
-	struct kvm_pre_fault_memory range = { .size = PAGE_SIZE };
 	struct kvm_memory_slot *slot;
 	pgoff_t list[KVM_DMM_AHEAD_MAX];
 	struct kvm_dmm_pool *pool;
 	enum kvm_dmm_kind kind;
 	unsigned int i, n;
+	gpa_t gpa;
 
 	slot = kvm_vcpu_gfn_to_memslot(vcpu, vcpu->dmm_gfn);
 	if (!kvm_slot_is_dmm(slot))
@@ -378,10 +378,10 @@ void kvm_dmm_ahead(struct kvm_vcpu *vcpu)
 		kind = kvm_dmm_peek(pool, list[i], NULL);
 		if (kind != KVM_DMM_FRAME && kind != KVM_DMM_SHARED)
 			continue;
-		range.gpa = dmm_index_to_gpa(pool, vcpu, list[i]);
-		if (range.gpa == INVALID_GPA)
+		gpa = dmm_index_to_gpa(pool, vcpu, list[i]);
+		if (gpa == INVALID_GPA)
 			continue;
-		if (kvm_arch_vcpu_pre_fault_memory(vcpu, &range) < 0)
+		if (!kvm_arch_dmm_map_ahead(vcpu, gpa))
 			break;
 	}
 	vcpu->dmm_ahead = false;

@@ -172,23 +172,26 @@ static void dmm_young_rmap(struct kvm *kvm, struct kvm_memory_slot *slot,
 			   unsigned long *young, unsigned int nr)
 {
 	struct kvm_gfn_range range = { .slot = slot };
-	gfn_t gfn;
+	gfn_t gfn, next;
 	int level;
 
 	lockdep_assert_held_write(&kvm->mmu_lock);
-	for (gfn = start; gfn < end; gfn++, nr++) {
+	for (gfn = start; gfn < end; gfn = next) {
+		next = gfn + 1;
 		/* Most of the work is finding that nothing is mapped. */
-		for (level = PG_LEVEL_4K; level <= KVM_MAX_HUGEPAGE_LEVEL; level++)
+		for (level = KVM_MAX_HUGEPAGE_LEVEL; level >= PG_LEVEL_4K; level--)
 			if (slot->arch.rmap[level - PG_LEVEL_4K]
 			    [gfn_to_index(gfn, slot->base_gfn, level)].val)
 				break;
-		if (level > KVM_MAX_HUGEPAGE_LEVEL)
+		if (level < PG_LEVEL_4K)
 			continue;
+		/* One access bit for all that it maps. */
+		next = min(end, round_up(next, KVM_PAGES_PER_HPAGE(level)));
 		range.start = gfn;
-		range.end = gfn + 1;
+		range.end = next;
 		if (clear ? kvm_age_gfn(kvm, &range) :
 			    kvm_test_age_gfn(kvm, &range))
-			__set_bit(nr, young);
+			bitmap_set(young, nr + gfn - start, next - gfn);
 	}
 }
 
@@ -202,9 +205,10 @@ static void dmm_young_rmap(struct kvm *kvm, struct kvm_memory_slot *slot,
  * @young: bits to set
  * @nr: number of the bit for @start
  *
- * One lock hold and one walk for all pages.  The TDP MMU needs the lock for
- * reading only: a fault changes an SPTE by an atomic exchange, and so does
- * this.  A 2 MiB mapping stands for all that it maps.
+ * One lock hold and one walk for all pages of the TDP MMU, which needs the lock
+ * for reading only: a fault changes an SPTE by an atomic exchange, and so does
+ * this.  It is first, because kvm_age_gfn() looks there, too, page by page.
+ * A 2 MiB mapping stands for all that it maps.
  *
  * Context: kvm->srcu is held.  Takes kvm->mmu_lock.
  */
@@ -212,16 +216,43 @@ void kvm_arch_dmm_young(struct kvm *kvm, struct kvm_memory_slot *slot,
 			gfn_t start, gfn_t end, bool clear,
 			unsigned long *young, unsigned int nr)
 {
-	if (kvm_memslots_have_rmaps(kvm)) {
-		write_lock(&kvm->mmu_lock);
-		dmm_young_rmap(kvm, slot, start, end, clear, young, nr);
-		write_unlock(&kvm->mmu_lock);
-	}
 	if (tdp_mmu_enabled) {
 		read_lock(&kvm->mmu_lock);
 		dmm_young_tdp(kvm, slot, start, end, clear, young, nr);
 		read_unlock(&kvm->mmu_lock);
 	}
+	if (kvm_memslots_have_rmaps(kvm)) {
+		write_lock(&kvm->mmu_lock);
+		dmm_young_rmap(kvm, slot, start, end, clear, young, nr);
+		write_unlock(&kvm->mmu_lock);
+	}
+}
+
+/**
+ * kvm_arch_dmm_map_ahead - map a page that a vCPU has not touched yet
+ * @vcpu: the vCPU, about to enter the guest
+ * @gpa: the page
+ *
+ * As for an asynchronous page fault, once: a page that wants to be tried again is
+ * left to the guest.  Trying until it is mapped would not end, since the vCPU
+ * holds what others wait for::
+ *
+ *	vCPU, in kvm->srcu		KVM_SET_USER_MEMORY_REGION
+ *	------------------		--------------------------
+ *					slot invalid, or roots obsolete
+ *	RET_PF_RETRY, for ever		synchronize_srcu(), for ever
+ *
+ * Context: By @vcpu; may sleep.  kvm->srcu is held.
+ * Return: False if it is not mapped, and nothing else is likely to be.
+ */
+bool kvm_arch_dmm_map_ahead(struct kvm_vcpu *vcpu, gpa_t gpa)
+{
+	/* Others are not indexed by guest physical addresses. */
+	if (vcpu->arch.mmu->page_fault != kvm_tdp_page_fault ||
+	    !vcpu->kvm->arch.pre_fault_allowed || kvm_mmu_reload(vcpu))
+		return false;
+	return kvm_mmu_do_page_fault(vcpu, gpa, PFERR_GUEST_FINAL_MASK, true,
+				     NULL, NULL) > RET_PF_RETRY;
 }
 
 /**
