@@ -114,7 +114,11 @@ static int dmm_clone_region(struct kvm_dmm_pool *src, struct kvm_dmm_pool *dst,
 		return -EAGAIN;
 	table = new->entry;
 
-	kvm_dmm_batch_start(&batch, src, base);
+	/* Nothing is there, but somebody who fills has come. */
+	if (!kvm_dmm_batch_start(&batch, src, base)) {
+		dmm_region_free(new);
+		return -EAGAIN;
+	}
 	if (!dmm_clone_lock(&batch, done, table)) {
 		dmm_region_free(new);
 		return 0;

@@ -27,10 +27,7 @@ static int dmm_user_cmp_pool(const void *pool, const struct rb_node *node)
  */
 static bool dmm_shared_held(struct kvm_dmm_pool *pool, struct page *page)
 {
-	struct folio *folio = page_folio(page);
-
-	if (!folio_test_mlocked(folio) &&
-	    page_count(page) == 1 + folio_mapcount(folio))
+	if (!folio_test_mlocked(page_folio(page)) && dmm_only_mapped(page))
 		return false;
 	dmm_count(pool, DMM_STAT_reject_pinned);
 	return true;
@@ -137,10 +134,13 @@ static unsigned int dmm_lock_kin(struct dmm_family *family, pgoff_t index,
 	struct kvm_dmm_pool *kin;
 
 	lockdep_assert_held(&family->lock);
-	list_for_each_entry(kin, &family->pools, kin)
-		if (n < max && (!only || kin == only) &&
+	list_for_each_entry(kin, &family->pools, kin) {
+		if (n == max)
+			break;
+		if ((!only || kin == only) &&
 		    dmm_place_trylock(kin, index, page))
 			places[n++] = (struct dmm_place) { kin, index };
+	}
 	return n;
 }
 

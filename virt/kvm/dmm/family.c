@@ -158,16 +158,36 @@ void dmm_light_add(struct kvm_dmm_batch *batch, unsigned long *done,
  * dmm_light_undo - users that were counted for a clone did not come
  * @pool: a member of the family
  * @table: entries of the clone
+ *
+ * The entries of the source are still busy, so its frames stay what they are, but
+ * each may have got a handle meanwhile, which counts what did not come, too::
+ *
+ *	this clone of A			A's older clone B, cloned page by page
+ *	---------------			--------------------------------------
+ *	dmm_light_use(): page->index 3
+ *					dmm_shared_of(): nr = nr_kin = 3
+ *	dmm_region_publish() fails
+ *	dmm_light_undo(): nr = nr_kin = 2
  */
 void dmm_light_undo(struct kvm_dmm_pool *pool, u64 *table)
 {
+	struct kvm_dmm_shared *shared;
+	struct page *page;
 	unsigned int i;
 
-	spin_lock(&pool->family->lock);
-	for (i = 0; i < KVM_DMM_REGION_PAGES; i++)
-		if (dmm_kind(table[i]) == KVM_DMM_SHARED)
-			dmm_page(table[i])->index--;
-	spin_unlock(&pool->family->lock);
+	for (i = 0; i < KVM_DMM_REGION_PAGES; i++) {
+		if (dmm_kind(table[i]) != KVM_DMM_SHARED)
+			continue;
+		page = dmm_page(table[i]);
+		shared = dmm_shared_lock(pool, page);
+		if (shared) {
+			shared->nr--;
+			shared->nr_kin--;
+		} else {
+			page->index--;
+		}
+		dmm_shared_unlock(pool, shared);
+	}
 }
 
 static DEFINE_MUTEX(dmm_family_mutex);	/* protects pool->family */

@@ -518,7 +518,7 @@ bool dmm_shared_take_over(struct kvm_dmm_pool *pool, struct page *page)
 	unsigned long nr = shared ? shared->nr : page->index;
 
 	if (nr > 1 || (shared && shared->copy) ||
-	    page_count(page) != 1 + folio_mapcount(page_folio(page))) {
+	    !dmm_only_mapped(page)) {
 		dmm_shared_unlock(pool, shared);
 		return false;
 	}

@@ -103,6 +103,19 @@ static inline void dmm_shared_unlock(struct kvm_dmm_pool *pool,
 	spin_unlock(shared ? &shared->lock : &pool->family->lock);
 }
 
+/*
+ * Is a shared frame held by the map and page tables of processes only?  These go
+ * with their reference behind the mapping: looked at in this order, a mapping that
+ * goes meanwhile is one reference too many and no, never one that hides another's.
+ */
+static inline bool dmm_only_mapped(struct page *page)
+{
+	int count = page_count(page);
+
+	smp_rmb();
+	return count == 1 + folio_mapcount(page_folio(page));
+}
+
 /* The pool that is charged for a frame without a handle. */
 static inline struct kvm_dmm_pool *dmm_light_charged(struct page *page)
 {
