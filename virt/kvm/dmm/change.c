@@ -315,9 +315,36 @@ static void dmm_batch_undo(struct kvm_dmm_batch *batch, unsigned int i)
 	dmm_unlock(batch->region, &batch->region->entry[i], e);
 }
 
+/* A frame that somebody uses leaves the batch. */
+static void dmm_batch_reject(struct kvm_dmm_batch *batch, unsigned int i)
+{
+	dmm_count(batch->pool, DMM_STAT_reject_pinned);
+	dmm_batch_undo(batch, i);
+}
+
 /*
- * Step 4: keep the frames that only the map holds.  mlock()ed pages are held
- * by their owner's wish; everything else that is in use has a reference.
+ * Before step 2: what is locked in memory stays by its owner's wish.  Taken out
+ * of the last page table, a page is soon locked no more.
+ *
+ * Return: True if anything is left in the batch.
+ */
+static bool dmm_batch_leave_locked(struct kvm_dmm_batch *batch)
+{
+	unsigned int i;
+	u64 e;
+
+	for_each_locked(batch, i) {
+		e = dmm_batch_entry(batch, i);
+		if (dmm_kind(e) == KVM_DMM_FRAME &&
+		    unlikely(folio_test_mlocked(page_folio(dmm_page(e)))))
+			dmm_batch_reject(batch, i);
+	}
+	return !bitmap_empty(batch->locked, KVM_DMM_REGION_PAGES);
+}
+
+/*
+ * Step 4: keep the frames that only the map holds.  What is in use has a
+ * reference, or has been locked in memory meanwhile.
  */
 static unsigned int dmm_batch_freeze(struct kvm_dmm_batch *batch)
 {
@@ -333,8 +360,7 @@ static unsigned int dmm_batch_freeze(struct kvm_dmm_batch *batch)
 			__set_bit(i, batch->frozen);
 			n++;
 		} else {
-			dmm_count(batch->pool, DMM_STAT_reject_pinned);
-			dmm_batch_undo(batch, i);
+			dmm_batch_reject(batch, i);
 		}
 	}
 	return n;
@@ -353,7 +379,7 @@ static unsigned int dmm_batch_freeze(struct kvm_dmm_batch *batch)
  */
 unsigned int kvm_dmm_batch_take(struct kvm_dmm_batch *batch)
 {
-	if (!batch->end)
+	if (!batch->end || !dmm_batch_leave_locked(batch))
 		return 0;
 	dmm_batch_unmap(batch);
 	batch->taken = true;
@@ -377,7 +403,7 @@ unsigned int kvm_dmm_batch_protect(struct kvm_dmm_batch *batch)
 {
 	unsigned int i, n;
 
-	if (!batch->end)
+	if (!batch->end || !dmm_batch_leave_locked(batch))
 		return 0;
 	atomic_inc(&batch->region->protects);
 	dmm_batch_lower(batch);
@@ -503,7 +529,7 @@ int kvm_dmm_batch_token(struct kvm_dmm_batch *batch,
 	unsigned int i = dmm_offset(index);
 	u64 e = dmm_batch_entry(batch, i);
 
-	if (!test_bit(i, batch->frozen))
+	if (!batch->taken || !test_bit(i, batch->frozen))
 		return -ENOENT;
 	if (token >> KVM_DMM_TOKEN_BITS)
 		return -ERANGE;
@@ -543,7 +569,7 @@ int kvm_dmm_batch_kept(struct kvm_dmm_batch *batch,
 	u64 e = dmm_batch_entry(batch, i);
 	u64 kept;
 
-	if (!test_bit(i, batch->frozen) || !(e & DMM_KEPT) ||
+	if (!batch->taken || !test_bit(i, batch->frozen) || !(e & DMM_KEPT) ||
 	    dmm_policy_id(e) != policy->id || READ_ONCE(policy->draining))
 		return -ENOENT;
 	kept = page_private(dmm_page(e));
@@ -608,7 +634,7 @@ int kvm_dmm_batch_absent(struct kvm_dmm_batch *batch, pgoff_t index)
 	void *kaddr;
 	bool zero;
 
-	if (!test_bit(i, batch->frozen))
+	if (!batch->taken || !test_bit(i, batch->frozen))
 		return -ENOENT;
 	/*
 	 * A policy that is attached right after this look finds absent what it

@@ -173,6 +173,30 @@ DMM_TEST(host, mlock)
 	ASSERT_EQ(0, munlock(self->mem.hva, SIZE));
 }
 
+/* What is locked in memory is not taken out, however often one asks. */
+DMM_TEST(host, mlock_keeps)
+{
+	unsigned long ino = self->mem.ino;
+	int tries;
+
+	if (!dmm_policy_loaded("test-token"))
+		SKIP(return, "no policy test-token");
+	dmm_fill(self->mem.hva, 0, PAGES, 1);
+	ASSERT_EQ(0, mlock(self->mem.hva, SIZE / 2));
+	ASSERT_EQ(0, dmm_pool_set(ino, "policies", "+test-token"));
+	for (tries = 0; tries < 4; tries++) {
+		/* Gives each CPU something else to do, and its lists to empty. */
+		dmm_pool_set_bytes(ino, "reclaim", SIZE);
+		EXPECT_LE(SIZE / 2, resident(ino));
+		usleep(100000);
+	}
+	EXPECT_EQ(SIZE / 2, resident(ino));
+	ASSERT_EQ(0, munlock(self->mem.hva, SIZE / 2));
+	dmm_pool_set_bytes(ino, "reclaim", SIZE);
+	EXPECT_EQ(0, resident(ino));
+	EXPECT_EQ(0, dmm_bad_pages(self->mem.hva, 0, PAGES, 1));
+}
+
 DMM_TEST(host, mprotect_and_mremap)
 {
 	void *hva;
