@@ -433,6 +433,7 @@ static void dmm_check_release(struct kvm_dmm_pool *pool)
 			dmm_unlock(region, entry,
 				   dmm_content(READ_ONCE(*entry)));
 		}
+		cond_resched();
 	}
 }
 

@@ -82,14 +82,28 @@ unsigned long kvm_dmm_pool_room(struct kvm_dmm_pool *pool)
 }
 EXPORT_SYMBOL_GPL(kvm_dmm_pool_room);
 
+/* Have policies make room before somebody has to wait for it. */
+static void dmm_watch_margin(struct kvm_dmm_pool *pool, unsigned long used,
+			     unsigned long max)
+{
+	if (READ_ONCE(pool->nr_reclaimers) && used > max - dmm_margin(max) &&
+	    READ_ONCE(pool->max) != ULONG_MAX)
+		dmm_queue_work(&pool->margin_work);
+}
+
 /**
  * dmm_charge_force - charge frames, whatever the limit
  * @pool: the pool
  * @nr: number of frames
+ *
+ * Context: Any.
  */
 void dmm_charge_force(struct kvm_dmm_pool *pool, unsigned long nr)
 {
+	unsigned long max = dmm_max(pool);
+
 	atomic_long_add(nr, &pool->resident);
+	dmm_watch_margin(pool, dmm_used(pool), max);
 }
 
 /**
@@ -152,9 +166,7 @@ static bool dmm_try_charge(struct kvm_dmm_pool *pool, unsigned long nr)
 		atomic_long_sub(nr, &pool->resident);
 		return false;
 	}
-	if (READ_ONCE(pool->nr_reclaimers) && used > max - dmm_margin(max) &&
-	    READ_ONCE(pool->max) != ULONG_MAX)
-		dmm_queue_work(&pool->margin_work);
+	dmm_watch_margin(pool, used, max);
 	return true;
 }
 
@@ -384,7 +396,16 @@ int dmm_set_max(struct kvm_dmm_pool *pool, unsigned long max)
 	unsigned long old;
 	int r;
 
-	mutex_lock(&pool->limit_mutex);
+	/*
+	 * Room that is given helps at once, also a request for less that is being
+	 * worked on, or a domain that wants copies: see dmm_reclaim_above().
+	 */
+	if (max > READ_ONCE(pool->max)) {
+		WRITE_ONCE(pool->max, max);
+		wake_up_all(&pool->wait);
+	}
+	if (mutex_lock_killable(&pool->limit_mutex))
+		return -EINTR;
 	old = pool->max;
 	if (max < pool->min) {
 		r = -EINVAL;
@@ -406,13 +427,15 @@ unlock:
  * @pool: the pool
  * @min: pages
  *
- * Return: 0; -EINVAL: above the limit.
+ * Return: 0; -EINVAL: above the limit; -EINTR: killed while another change of
+ *	the pool was being made.
  */
 int dmm_set_min(struct kvm_dmm_pool *pool, unsigned long min)
 {
 	int r = 0;
 
-	mutex_lock(&pool->limit_mutex);
+	if (mutex_lock_killable(&pool->limit_mutex))
+		return -EINTR;
 	if (min > dmm_max(pool))
 		r = -EINVAL;
 	else
@@ -468,7 +491,8 @@ int dmm_set_domain(struct kvm_dmm_pool *pool, const char *domain)
 		name[strlen(name) - 1] = 0;
 	if (!dmm_valid_domain(name))
 		return -EINVAL;
-	mutex_lock(&pool->limit_mutex);
+	if (mutex_lock_killable(&pool->limit_mutex))
+		return -EINTR;
 	strscpy(old, pool->domain);
 	if (strcmp(name, old)) {
 		/* Out of the old one first: then nobody joins any more. */

@@ -179,6 +179,7 @@ void kvm_dmm_drop_tokens(struct kvm_dmm_policy *policy)
 		atomic_long_dec(&policy->pool->nr_tokens);
 		policy->ops->free_token(policy, dmm_token(e));
 		dmm_unlock(region, entry, 0);
+		cond_resched();
 	}
 }
 EXPORT_SYMBOL_GPL(kvm_dmm_drop_tokens);
