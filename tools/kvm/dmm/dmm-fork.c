@@ -163,13 +163,15 @@ static char *state_uri(const char *how, const char *name)
 	return uri;
 }
 
-/* Have QEMU save or load the state, and wait until it has. */
-static void move_state(const char *command, const char *how, const char *state,
+/* Have QEMU save or load the state, and wait until it has, or has given up. */
+static bool move_state(const char *command, const char *how, const char *state,
 		       unsigned int seconds)
 {
 	const struct timespec pause = { .tv_nsec = POLL_MS * 1000000 };
 	struct json_object *arguments = json_object_new_object();
+	const unsigned int limit = seconds * 1000 / POLL_MS + 1;
 	char *uri = state_uri(how, state), *status;
+	bool done, over;
 	unsigned int tries;
 
 	json_object_object_add(arguments, "uri", json_object_new_string(uri));
@@ -178,18 +180,23 @@ static void move_state(const char *command, const char *how, const char *state,
 
 	for (tries = 0; ; tries++) {
 		status = monitor_ask("query-migrate", "status");
-		if (status && !strcmp(status, "completed"))
-			break;
-		if (status && !strcmp(status, "failed"))
-			errx(1, "QEMU cannot %s by %s", command, state);
-		if (tries > seconds * 1000 / POLL_MS) {
-			json_object_put(monitor_do("migrate_cancel", NULL));
-			errx(1, "%s takes too long", command);
-		}
+		done = status && !strcmp(status, "completed");
+		over = done || (status && (!strcmp(status, "failed") ||
+					   !strcmp(status, "cancelled")));
 		free(status);
+		if (over)
+			break;
+		if (tries == limit) {
+			warnx("%s takes too long", command);
+			json_object_put(monitor_do("migrate_cancel", NULL));
+		}
+		if (tries > 2 * limit)
+			errx(1, "%s does not end", command);
 		nanosleep(&pause, NULL);
 	}
-	free(status);
+	if (!done)
+		warnx("QEMU cannot %s by %s", command, state);
+	return done;
 }
 
 /* A new file with the memory as it is now. */
@@ -226,9 +233,14 @@ static int fork_machine(const char *state, unsigned int seconds,
 	if (fd < 0)
 		err(1, "%s", memory);
 
+	/* Left on, QEMU would save no memory next time, when it should. */
 	ignore_shared(true);
 	/* When that is done the machine stands still. */
-	move_state("migrate", "exec:cat >", state, seconds);
+	if (!move_state("migrate", "exec:cat >", state, seconds)) {
+		ignore_shared(false);
+		unlink(state);
+		return 1;
+	}
 	while (clones[made] && make_clone(fd, clones[made]))
 		made++;
 	/* What was paused stays so, and its clones begin so. */
@@ -250,6 +262,7 @@ int main(int argc, char **argv)
 {
 	char *save = NULL, *resume = NULL;
 	unsigned int seconds = 60;
+	bool done;
 	int opt;
 
 	while ((opt = getopt(argc, argv, "s:r:t:h")) != -1) {
@@ -280,8 +293,9 @@ int main(int argc, char **argv)
 	json_object_put(monitor_do("qmp_capabilities", NULL));
 	if (resume) {
 		ignore_shared(true);
-		move_state("migrate-incoming", "exec:cat ", resume, seconds);
-		return 0;
+		done = move_state("migrate-incoming", "exec:cat ", resume, seconds);
+		ignore_shared(false);
+		return !done;
 	}
 	if (!save && asprintf(&save, "%s.state", argv[0]) < 0)
 		errx(1, "no memory");

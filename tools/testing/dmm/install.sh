@@ -122,10 +122,16 @@ do_install() {
 	local ko loaded
 	check_modules
 	mkdir -p "$to"
+	# Not the policies that are there for tests.
 	for ko in "$to"/*.ko; do
-		[ -e "$built/$(basename "$ko")" ] || rm -f "$ko"
+		case $ko in
+		*/kvm-dmm-test-*)	rm -f "$ko" ;;
+		*)	[ -e "$built/$(basename "$ko")" ] || rm -f "$ko" ;;
+		esac
 	done
-	install -m 644 "$built"/*.ko "$to/"
+	for ko in "$built"/*.ko; do
+		case $ko in */kvm-dmm-test-*) ;; *) install -m 644 "$ko" "$to/" ;; esac
+	done
 	index
 	write "$conf" conf_text
 	write "$unit" unit_text

@@ -142,7 +142,7 @@ static struct inode *dmm_new_file(struct super_block *sb, struct inode *dir,
 	mapping_set_unevictable(inode->i_mapping);
 
 	pool = dmm_pool(inode);
-	pool->stats = alloc_percpu(struct dmm_stats);
+	pool->stats = alloc_percpu_gfp(struct dmm_stats, GFP_KERNEL_ACCOUNT);
 	pool->zero = alloc_page(GFP_KERNEL_ACCOUNT | __GFP_ZERO);
 	if (!pool->stats || !pool->zero)
 		goto put;
@@ -323,8 +323,8 @@ static int dmm_statfs(struct dentry *dentry, struct kstatfs *buf)
 		return r;
 	si_meminfo(&si);
 	buf->f_blocks = si.totalram;
-	buf->f_bfree = si.freeram;
-	buf->f_bavail = si.freeram;
+	buf->f_bfree = si_mem_available();
+	buf->f_bavail = buf->f_bfree;
 	return 0;
 }
 
@@ -376,6 +376,9 @@ static int dmm_parse_param(struct fs_context *fc, struct fs_parameter *param)
 	opt = fs_parse(fc, dmm_parameters, param, &result);
 	switch (opt) {
 	case Opt_policies:
+		/* Loads modules, before the caller of mount() was asked for this. */
+		if (!capable(CAP_SYS_ADMIN))
+			return -EPERM;
 		r = dmm_normalize_list(param->string, list, sizeof(list));
 		if (r) {
 			errorf(fc, "dmmfs: no such policies: \"%s\"",
@@ -440,6 +443,25 @@ static int dmm_get_tree(struct fs_context *fc)
 	return get_tree_nodev(fc, dmm_fill_super);
 }
 
+static bool dmm_same_option(const char *old, const char *new)
+{
+	return !new || (old && !strcmp(old, new));
+}
+
+/* For "mount -o remount,ro", which names all options again. */
+static int dmm_reconfigure(struct fs_context *fc)
+{
+	struct dmm_options *old = dmm_options(fc->root->d_sb);
+	struct dmm_options *new = fc->s_fs_info;
+
+	if (!dmm_same_option(old->policies, new->policies) ||
+	    !dmm_same_option(old->domain, new->domain) ||
+	    !uid_eq(old->uid, new->uid) || !gid_eq(old->gid, new->gid) ||
+	    old->mode != new->mode)
+		return invalf(fc, "dmmfs: options of a mount cannot be changed");
+	return 0;
+}
+
 static void dmm_free_options(struct dmm_options *opts)
 {
 	if (!opts)
@@ -457,18 +479,26 @@ static void dmm_free_fc(struct fs_context *fc)
 static const struct fs_context_operations dmm_context_ops = {
 	.parse_param = dmm_parse_param,
 	.get_tree = dmm_get_tree,
+	.reconfigure = dmm_reconfigure,
 	.free = dmm_free_fc,
 };
 
 static int dmm_init_fs_context(struct fs_context *fc)
 {
 	struct dmm_options *opts = kzalloc(sizeof(*opts), GFP_KERNEL);
+	struct dmm_options *old;
 
 	if (!opts)
 		return -ENOMEM;
 	opts->uid = current_fsuid();
 	opts->gid = current_fsgid();
 	opts->mode = 0755;
+	if (fc->purpose == FS_CONTEXT_FOR_RECONFIGURE) {
+		old = dmm_options(fc->root->d_sb);
+		opts->uid = old->uid;
+		opts->gid = old->gid;
+		opts->mode = old->mode;
+	}
 	fc->s_fs_info = opts;
 	fc->ops = &dmm_context_ops;
 	return 0;

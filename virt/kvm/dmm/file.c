@@ -42,6 +42,7 @@ static vm_fault_t dmm_vm_resolve(struct vm_fault *vmf, bool write,
 	struct kvm_dmm_pool *pool = dmm_file_pool(vmf->vma->vm_file);
 	unsigned int flags = DMM_PROCESS | (write ? DMM_WRITE : 0);
 	struct page *page;
+	vm_fault_t ret;
 	int r;
 
 	r = dmm_resolve(pool, vmf->pgoff, flags | DMM_NOWAIT, &page, NULL);
@@ -65,12 +66,23 @@ static vm_fault_t dmm_vm_resolve(struct vm_fault *vmf, bool write,
 
 	lock_page(page);
 	if (!dmm_current(pool, vmf->pgoff, page, write)) {
-		unlock_page(page);
-		put_page(page);
-		return VM_FAULT_NOPAGE;
+		ret = VM_FAULT_NOPAGE;
+		goto put;
+	}
+	/*
+	 * Each place where a process has the page of zeros, or a shared frame, is a
+	 * reference, of which there can be 31 bits.
+	 */
+	if (unlikely((unsigned int)page_ref_count(page) > INT_MAX / 2)) {
+		ret = VM_FAULT_SIGBUS;
+		goto put;
 	}
 	*pagep = page;
 	return VM_FAULT_LOCKED;
+put:
+	unlock_page(page);
+	put_page(page);
+	return ret;
 }
 
 static vm_fault_t dmm_vm_fault(struct vm_fault *vmf)
@@ -138,8 +150,12 @@ static ssize_t dmm_read_iter(struct kiocb *iocb, struct iov_iter *to)
 			 (size_t)min_t(loff_t, left, PAGE_SIZE));
 		r = dmm_resolve(pool, iocb->ki_pos >> PAGE_SHIFT,
 				DMM_PEEK | DMM_INTR | DMM_PROCESS, &page, NULL);
-		if (r)
+		if (r) {
+			/* Made smaller meanwhile: this is the end. */
+			if (iocb->ki_pos >= i_size_read(&pool->inode))
+				r = 0;
 			break;
+		}
 		if (page) {
 			copied = copy_page_to_iter(page, offset, n, to);
 			put_page(page);
@@ -199,7 +215,7 @@ static ssize_t dmm_write_iter(struct kiocb *iocb, struct iov_iter *from)
 	r = generic_write_checks(iocb, from);
 	if (r <= 0)
 		goto unlock;
-	r = file_update_time(iocb->ki_filp);
+	r = file_modified(iocb->ki_filp);
 	if (r)
 		goto unlock;
 	size = i_size_read(inode);
@@ -216,6 +232,13 @@ static ssize_t dmm_write_iter(struct kiocb *iocb, struct iov_iter *from)
 unlock:
 	inode_unlock(inode);
 	return r;
+}
+
+/* Where the last page of a file ends; the last of all has no end. */
+static loff_t dmm_last_end(loff_t size)
+{
+	return size > MAX_LFS_FILESIZE - PAGE_SIZE ? MAX_LFS_FILESIZE :
+	       round_up(size, PAGE_SIZE);
 }
 
 /* Zero a part of a page, if it has anything. */
@@ -268,15 +291,14 @@ int dmm_set_size(struct kvm_dmm_pool *pool, loff_t size)
 	int r;
 
 	if (size < old) {
-		r = dmm_zero_part(pool, size, round_up(size, PAGE_SIZE));
+		r = dmm_zero_part(pool, size, dmm_last_end(size));
 		if (r)
 			return r;
 	}
 	/* Before the walk: see dmm_fault_lock(). */
 	i_size_write(inode, size);
 	if (size < old) {
-		unmap_mapping_range(inode->i_mapping, round_up(size, PAGE_SIZE),
-				    0, 1);
+		unmap_mapping_range(inode->i_mapping, dmm_last_end(size), 0, 1);
 		dmm_drop_range(pool, DIV_ROUND_UP_ULL(size, PAGE_SIZE),
 			       ULONG_MAX);
 	} else if (size > old && !READ_ONCE(pool->nr_lazy)) {
@@ -307,13 +329,16 @@ static long dmm_fallocate(struct file *file, int mode, loff_t offset,
 
 	inode_lock(inode);
 	size = i_size_read(inode);
+	r = file_modified(file);
+	if (r)
+		goto unlock;
 	if (!(mode & FALLOC_FL_KEEP_SIZE) && end > size) {
 		r = inode_newsize_ok(inode, end) ?: dmm_set_size(pool, end);
 		if (r)
 			goto unlock;
 	}
 	/* Nothing lies behind the end of the file. */
-	end = min(end, round_up(i_size_read(inode), PAGE_SIZE));
+	end = min(end, dmm_last_end(i_size_read(inode)));
 	r = 0;
 	if (offset >= end)
 		goto unlock;
@@ -322,6 +347,9 @@ static long dmm_fallocate(struct file *file, int mode, loff_t offset,
 	if (!r && !(mode & FALLOC_FL_PUNCH_HOLE))
 		r = dmm_populate(pool, offset >> PAGE_SHIFT,
 				 (end - 1) >> PAGE_SHIFT);
+	/* As large as it was, with nothing more than it had. */
+	if (r && i_size_read(inode) > size)
+		dmm_set_size(pool, size);
 	inode_set_mtime_to_ts(inode, inode_set_ctime_current(inode));
 unlock:
 	inode_unlock(inode);

@@ -83,6 +83,7 @@ DMM_TEST(bad, mapping_outlives_size)
 
 DMM_TEST(bad, size)
 {
+	char c = 'x';
 	struct dmm_mem mem = dmm_mem_create(SIZE);
 
 	EXPECT_ERRNO(EINVAL, ftruncate(mem.fd, -1));
@@ -93,6 +94,12 @@ DMM_TEST(bad, size)
 
 		ASSERT_EQ(0, fstat(mem.fd, &st));
 		EXPECT_EQ(LONG_MAX, st.st_size);
+		ASSERT_EQ(1, pwrite(mem.fd, "x", 1, LONG_MAX - 10));
+		EXPECT_EQ(DMM_PAGE, dmm_pool_get(mem.ino, "resident_bytes"));
+		ASSERT_EQ(0, fallocate(mem.fd, PUNCH, SIZE, LONG_MAX - SIZE));
+		ASSERT_EQ(1, pread(mem.fd, &c, 1, LONG_MAX - 10));
+		EXPECT_EQ(0, c);
+		ASSERT_EQ(0, ftruncate(mem.fd, SIZE));
 	}
 	EXPECT_EQ(0, dmm_pool_get(mem.ino, "resident_bytes"));
 	ASSERT_EQ(0, ftruncate(mem.fd, SIZE));
@@ -117,6 +124,10 @@ DMM_TEST(bad, fallocate)
 	EXPECT_ERRNO(EOPNOTSUPP,
 		     fallocate(fd, FALLOC_FL_INSERT_RANGE, 0, DMM_PAGE));
 	EXPECT_ERRNO(EOPNOTSUPP, fallocate(fd, 0x4000, 0, DMM_PAGE));
+
+	/* More than any host has: the file is as large as before. */
+	EXPECT_ERRNO(ENOMEM, fallocate(fd, 0, 0, 1UL << 50));
+	EXPECT_EQ(SIZE, lseek(fd, 0, SEEK_END));
 
 	/* To the very end of what an offset can be: nothing is there. */
 	EXPECT_EQ(0, fallocate(fd, PUNCH, SIZE, max - SIZE));

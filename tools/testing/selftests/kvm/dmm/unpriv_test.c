@@ -5,9 +5,11 @@
 #include <dirent.h>
 #include <grp.h>
 #include <signal.h>
+#include <sched.h>
 #include <sys/mount.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 
 #include "dmm_util.h"
 #include "kselftest_harness.h"
@@ -149,12 +151,42 @@ DMM_TEST(unpriv, mount)
 	rmdir(dir);
 }
 
+/* Whoever may not mount has no modules loaded for its options either. */
+static int option_errno(void)
+{
+	int fd;
+
+	if (unshare(CLONE_NEWUSER | CLONE_NEWNS))
+		return 0;
+	fd = syscall(__NR_fsopen, "dmmfs", 0);
+	if (fd < 0)
+		return errno;
+	return syscall(__NR_fsconfig, fd, 1 /* FSCONFIG_SET_STRING */, "policies",
+		       "no-such-policy", 0) ? errno : 255;
+}
+
+DMM_TEST(unpriv, policies_option)
+{
+	int status;
+	pid_t pid;
+
+	pid = fork();
+	ASSERT_GE(pid, 0);
+	if (!pid)
+		_exit(option_errno());
+	ASSERT_EQ(pid, waitpid(pid, &status, 0));
+	ASSERT_TRUE(WIFEXITED(status));
+	if (!WEXITSTATUS(status))
+		SKIP(return, "no user namespaces");
+	EXPECT_EQ(EPERM, WEXITSTATUS(status));
+}
+
 /* In a mount that is open to it, a user works with files of its own. */
 DMM_TEST(unpriv, own_files)
 {
 	char dir[] = "/tmp/dmm-own-XXXXXX", *path;
 	struct dmm_guest *guest;
-	struct stat st;
+	struct stat st, own;
 	void *hva;
 	int fd;
 
@@ -178,6 +210,11 @@ DMM_TEST(unpriv, own_files)
 	dmm_guest_fill(guest, DMM_GPA, SIZE / DMM_PAGE, 1);
 	EXPECT_EQ(0, dmm_bad_pages(hva, 0, SIZE / DMM_PAGE, 1));
 	dmm_guest_free(guest);
+	/* Who writes to a file takes its set-user-ID bit. */
+	ASSERT_EQ(0, fchmod(fd, 04755));
+	ASSERT_EQ(1, pwrite(fd, "x", 1, 0));
+	ASSERT_EQ(0, fstat(fd, &own));
+	EXPECT_EQ(0755, own.st_mode & 07777);
 	ASSERT_EQ(0, unlink(path));
 	munmap(hva, SIZE);
 	close(fd);
