@@ -112,6 +112,7 @@ static inline bool dmm_only_mapped(struct page *page)
 {
 	int count = page_count(page);
 
+	/* See above. */
 	smp_rmb();
 	return count == 1 + folio_mapcount(page_folio(page));
 }
