@@ -48,6 +48,7 @@ void dmm_mem_exact(const struct dmm_mem *mem);
 struct dmm_mem dmm_mem_create_exact(uint64_t size);
 void dmm_mem_unmap(struct dmm_mem *mem);
 void dmm_mem_close(struct dmm_mem *mem);
+/* Has the kernel check the pool before. */
 void dmm_mem_free(struct dmm_mem *mem);
 const char *dmm_dir(void);
 /* Blocks need 2 MiB in a row: have the host tidy up, if it lets us. */
