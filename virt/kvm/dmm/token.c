@@ -155,7 +155,8 @@ EXPORT_SYMBOL_GPL(kvm_dmm_next_token);
  * kvm_dmm_drop_tokens - make absent what a policy has tokens for
  * @policy: the policy, whose free_token op is called for each
  *
- * To undo kvm_dmm_add_tokens().
+ * To undo kvm_dmm_add_tokens().  Waits for accesses that are about to use a token
+ * up: the ops that they call for it are over, publish included.
  *
  * Context: May sleep.  No busy bit is held.
  */

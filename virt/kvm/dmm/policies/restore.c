@@ -37,7 +37,7 @@
  * @policy: the attached policy
  * @lock: serializes changes of @image
  * @image: the image, or NULL.  Changed under @lock and @order_lock, not while
- *	there are tokens.
+ *	there are tokens or entries busy with one.
  * @template: frames that pools with the same image share; as @image
  * @total: pages that had to be restored when the image was attached
  * @remaining: tokens, those that are about to be made included
@@ -104,7 +104,10 @@ static void dmm_restore_notify(struct work_struct *work)
 	kvm_dmm_notify(restore->policy, "percent");
 }
 
-/* One token less.  The image may be let go as soon as there is none. */
+/*
+ * One token less.  With the last of them the image may be let go, as soon as its
+ * entry is not busy: see dmm_restore_set().
+ */
 static void dmm_restore_done(struct dmm_restore *restore)
 {
 	long left = atomic_long_dec_return(&restore->remaining);
@@ -363,8 +366,25 @@ static int dmm_restore_set(struct dmm_restore *restore, const char *path)
 	int r;
 
 	lockdep_assert_held(&restore->lock);
-	if (atomic_long_read(&restore->remaining))
+	if (atomic_long_read_acquire(&restore->remaining))
 		return -EBUSY;
+	/*
+	 * No token is left to be dropped, but whoever had the last one may be
+	 * about to put its frame into the template:
+	 *
+	 *	access				here
+	 *	------				----
+	 *	1. make the entry busy
+	 *	2. fetch: none remain
+	 *					a. none remain
+	 *					b. wait for busy entries
+	 *	3. publish: the template
+	 *	4. set the entry
+	 *					c. let image and template go
+	 *
+	 * Until 4 the entry reads as a token, so b waits for it.
+	 */
+	kvm_dmm_drop_tokens(policy);
 	if (!*path) {
 		dmm_restore_put(restore);
 		return 0;

@@ -5,9 +5,11 @@
  * merge: "TO FROM", two page offsets, makes the second use the frame of the
  * first.  protect: a page offset whose frame is write-protected; written: "yes"
  * or "no", whether that page was written since.  hold: a page offset of whose
-frame a handle is held from then on; join: a page offset that joins it.  The held
-handle is also offered for all that is brought back.
+ * frame a handle is held from then on; join: a page offset that joins it.  The held
+ * handle is also offered for all that is brought back, after match_ms
+ * milliseconds.
  */
+#include <linux/delay.h>
 #include <linux/kernel.h>
 #include <linux/kvm_dmm.h>
 #include <linux/module.h>
@@ -20,6 +22,10 @@ handle is also offered for all that is brought back.
  */
 struct dmm_sharer {
 	unsigned long protected;
+};
+
+enum {
+	DMM_SHARER_MATCH_MS,
 };
 
 /* Of any pool, so that one can join what another offers. */
@@ -149,6 +155,10 @@ static int join_store(struct kvm_dmm_policy *policy, const char *buf)
 static struct kvm_dmm_shared *dmm_sharer_match(struct kvm_dmm_policy *policy,
 					       pgoff_t index, struct page *page)
 {
+	unsigned int ms = kvm_dmm_value(policy, DMM_SHARER_MATCH_MS);
+
+	if (ms)
+		msleep(ms);
 	return dmm_held_get();
 }
 
@@ -202,6 +212,7 @@ static int absent_store(struct kvm_dmm_policy *policy, const char *buf)
 }
 
 static const struct kvm_dmm_tunable dmm_sharer_tunables[] = {
+	[DMM_SHARER_MATCH_MS] = { .name = "match_ms", .max = 10000 },
 	{ .name = "merge", .store = merge_store },
 	{ .name = "hold", .store = hold_store },
 	{ .name = "join", .store = join_store },

@@ -733,6 +733,47 @@ DMM_TEST(restore, share_changed)
 	dmm_mem_free(&other);
 }
 
+static void *read_first(void *arg)
+{
+	struct dmm_mem *mem = arg;
+	char buf[DMM_PAGE];
+
+	if (pread(mem->fd, buf, DMM_PAGE, 0) != DMM_PAGE)
+		return (void *)-1;
+	return (void *)dmm_bad_pages(buf, 0, 1, 1);
+}
+
+/* A frame that is on its way to others does not get to those of the next image. */
+DMM_TEST(restore, share_late)
+{
+	uint64_t content[DMM_PAGE / sizeof(uint64_t)];
+	struct dmm_mem other;
+	pthread_t thread;
+	void *bad;
+
+	if (!dmm_policy_loaded("test-share"))
+		SKIP(return, "no policy test-share");
+	ASSERT_EQ(0, fallocate(self->fd, PUNCH, DMM_PAGE, SIZE - DMM_PAGE));
+	ASSERT_EQ(0, dmm_pool_set(self->mem.ino, "domain", "restore"));
+	ASSERT_EQ(0, dmm_pool_set(self->mem.ino, "policies", "+test-share"));
+	ASSERT_EQ(0, dmm_pool_set(self->mem.ino, "test-share/match_ms", "2000"));
+	ASSERT_EQ(0, set(self, "image", self->image));
+	ASSERT_EQ(0, pthread_create(&thread, NULL, read_first, &self->mem));
+	ASSERT_TRUE(wait_remaining(self, 0));
+
+	/* Its only page has been read, but nobody has it yet. */
+	usleep(50000);
+	dmm_fill(content, 0, 1, 2);
+	ASSERT_EQ(DMM_PAGE, pwrite(self->fd, content, DMM_PAGE, 0));
+	ASSERT_EQ(0, set(self, "image", self->image));
+	pthread_join(thread, &bad);
+	EXPECT_EQ(NULL, bad);
+	other = other_file(_metadata, self, "restore");
+	EXPECT_EQ(0, dmm_bad_pages(other.hva, 0, 1, 2));
+	EXPECT_EQ(0, dmm_bad_pages(self->mem.hva, 0, 1, 1));
+	dmm_mem_free(&other);
+}
+
 /* Reading, writing and leaving at once. */
 DMM_TEST(restore, share_under_load)
 {
