@@ -355,7 +355,7 @@ void dmm_tunables_del_policy(struct kvm_dmm_policy *policy)
 /**
  * kvm_dmm_open - open a file that a user has named to a policy
  * @path: its path, for the caller
- * @flags: as of open()
+ * @flags: as of open(); not O_TRUNC: what the file is gets known when it is open
  * @device: block devices will do, too
  *
  * With the rights of the caller.

@@ -7,6 +7,7 @@
  * joined and looked at.
  */
 #include <linux/bitmap.h>
+#include <linux/cred.h>
 #include <linux/ctype.h>
 #include <linux/err.h>
 #include <linux/file.h>
@@ -195,7 +196,8 @@ bool dmm_order_fill(struct dmm_order *order, pgoff_t *index)
 
 /**
  * dmm_record_start - begin to record an order
- * @path: file to be written at the end; made, or emptied
+ * @path: file to be written at the end; made if there is none, and until then
+ *	left as it is
  * @pages: size of the guest's memory
  *
  * Return: The record; -EFBIG: the guest has too many pages; -ENOMEM; or as
@@ -211,7 +213,7 @@ struct dmm_record *dmm_record_start(const char *path, pgoff_t pages)
 	record = kvzalloc(struct_size(record, page, pages), GFP_KERNEL_ACCOUNT);
 	if (!record)
 		return ERR_PTR(-ENOMEM);
-	file = kvm_dmm_open(path, O_WRONLY | O_CREAT | O_TRUNC, false);
+	file = kvm_dmm_open(path, O_WRONLY | O_CREAT, false);
 	if (IS_ERR(file)) {
 		kvfree(record);
 		return ERR_CAST(file);
@@ -238,6 +240,16 @@ unsigned long dmm_record_pages(const struct dmm_record *record)
 	return record->nr;
 }
 
+/* As with O_TRUNC: who ends the recording need not be who opened the file. */
+static int dmm_record_empty(struct dmm_record *record)
+{
+	const struct cred *cred = override_creds(record->file->f_cred);
+	int r = vfs_truncate(&record->file->f_path, 0);
+
+	revert_creds(cred);
+	return r;
+}
+
 /**
  * dmm_record_finish - write a record into its file, and free it
  * @record: the record
@@ -249,10 +261,12 @@ int dmm_record_finish(struct dmm_record *record)
 	char *buf = (char *)__get_free_page(GFP_KERNEL);
 	unsigned long i = 0;
 	loff_t pos = 0;
-	ssize_t n = 0;
+	ssize_t n;
 	int len;
 
-	if (!buf)
+	if (buf)
+		n = dmm_record_empty(record);
+	else
 		n = -ENOMEM;
 	while (n >= 0 && i < record->nr) {
 		/* A number and its newline take up to 11 bytes. */

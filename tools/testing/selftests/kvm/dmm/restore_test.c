@@ -329,7 +329,7 @@ DMM_TEST(restore, rate_lowered)
 
 DMM_TEST(restore, bad_images)
 {
-	char path[128];
+	char path[128], content[DMM_PAGE];
 	int fd;
 
 	EXPECT_EQ(-ENOENT, set(self, "image", "/tmp/no-such-image"));
@@ -346,8 +346,14 @@ DMM_TEST(restore, bad_images)
 	fd = open(path, O_RDWR | O_CREAT, 0600);
 	ASSERT_LE(0, fd);
 	ASSERT_EQ(0, ftruncate(fd, SIZE));
+	fill_image(fd, 5);
 	EXPECT_EQ(-ELOOP, set(self, "image", path));
 	EXPECT_EQ(-ELOOP, set(self, "record", path));
+	EXPECT_EQ(-ELOOP, set(self, "order", path));
+	/* And whose memory it is does not lose it. */
+	EXPECT_EQ(SIZE, lseek(fd, 0, SEEK_END));
+	ASSERT_EQ(DMM_PAGE, pread(fd, content, DMM_PAGE, SIZE - DMM_PAGE));
+	EXPECT_EQ(0, dmm_bad_pages(content, PAGES - 1, 1, 5));
 	close(fd);
 	unlink(path);
 
@@ -603,6 +609,42 @@ DMM_TEST(restore, replay)
 		EXPECT_GE(without / 10, with);
 	}
 	EXPECT_EQ(0, dmm_guest_bad_pages(self->guest, DMM_GPA, PAGES, 1));
+}
+
+/* The first line of the order file, and its size. */
+static unsigned long first_of_order(FIXTURE_DATA(restore) *self, off_t *size)
+{
+	FILE *f = fopen(self->order, "r");
+	unsigned long page = ~0UL;
+
+	*size = -1;
+	if (!f)
+		return page;
+	if (fscanf(f, "%lu", &page) != 1)
+		page = ~0UL;
+	fseek(f, 0, SEEK_END);
+	*size = ftell(f);
+	fclose(f);
+	return page;
+}
+
+/* A recording takes the place of another one when it is over. */
+DMM_TEST(restore, record_again)
+{
+	FILE *f = fopen(self->order, "w");
+	off_t size;
+
+	ASSERT_NE(NULL, f);
+	fprintf(f, "5\n6\n7\n");
+	fclose(f);
+	ASSERT_EQ(0, set(self, "record", self->order));
+	ASSERT_EQ(0, set(self, "image", self->image));
+	EXPECT_EQ(0, dmm_guest_bad_pages(self->guest, DMM_GPA, 1, 1));
+	EXPECT_EQ(5, first_of_order(self, &size));
+	EXPECT_EQ(6, size);
+	ASSERT_EQ(0, set(self, "record", "\n"));
+	EXPECT_EQ(0, first_of_order(self, &size));
+	EXPECT_EQ(2, size);
 }
 
 /* The worker follows the order, too. */
