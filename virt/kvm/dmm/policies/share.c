@@ -50,7 +50,7 @@ static const char *const share_break[] = { "never", "pressure", "always", NULL }
 	C(skip_block)		/* left alone: in a block of 2 MiB */	\
 	C(reject_busy)		/* somebody holds the page */		\
 	C(reject_differs)	/* same hash, other content */		\
-	C(reject_domain)	/* the domains differ by now */		\
+	C(reject_domain)	/* not for this domain (any more) */	\
 	C(reject_gone)		/* the frame was gone */		\
 	C(reject_memory)
 
@@ -151,14 +151,13 @@ static void share_forget_all(struct share_pool *share)
 }
 
 /*
- * The entry at @index is in @batch, its frame in no page table.
+ * The entry that was found is in @batch, its frame in no page table.
  *
  * Return: False if the next pass shall try again.
  */
 static bool share_join(struct share_pool *share, struct kvm_dmm_batch *batch,
-		       struct share_found *found)
+		       struct share_found *found, bool safe)
 {
-	struct kvm_dmm_shared *own;
 	struct page *page;
 	int r;
 
@@ -166,14 +165,13 @@ static bool share_join(struct share_pool *share, struct kvm_dmm_batch *batch,
 	switch (r) {
 	case 0:
 		share_count(share, SHARE_COUNT_merged);
+		if (safe)
+			kvm_dmm_shared_always_copy(found->shared);
 		break;
 	case -EMLINK:
-		/* The next ones share this page instead. */
-		own = kvm_dmm_batch_handle(batch, found->index);
-		if (!IS_ERR(own))
-			share_replace(found->hash, found->shared, own);
-		kvm_dmm_shared_put(own);
-		break;
+		/* Full: from the next pass on this page stands for the content. */
+		share_drop(found->hash, found->shared);
+		return false;
 	case -ESTALE:
 		share_count(share, SHARE_COUNT_reject_gone);
 		return false;
@@ -181,12 +179,19 @@ static bool share_join(struct share_pool *share, struct kvm_dmm_batch *batch,
 		/* Was it this page that has changed meanwhile, or the other? */
 		page = kvm_dmm_batch_page(batch, found->index);
 		if (share_hash(page, share->seed) == found->hash)
-			share_replace(found->hash, found->shared, NULL);
+			share_drop(found->hash, found->shared);
 		share_count(share, SHARE_COUNT_reject_differs);
 		break;
 	case -EPERM:
+		/*
+		 * If it is not this pool that has changed its domain meanwhile, the
+		 * frame is not for those who look here: it has clones elsewhere, or
+		 * its own pool has left.  As with -EMLINK.
+		 */
+		if (share_seed(share->policy->pool) == share->seed)
+			share_drop(found->hash, found->shared);
 		share_count(share, SHARE_COUNT_reject_domain);
-		break;
+		return false;
 	default:
 		share_count(share, SHARE_COUNT_reject_memory);
 		return false;
@@ -214,7 +219,7 @@ static void share_merge(struct share_pool *share, struct share_region *region,
 			share_count(share, SHARE_COUNT_reject_busy);
 			*state = 0;
 		} else if (found[i].shared) {
-			if (!share_join(share, &batch, &found[i]))
+			if (!share_join(share, &batch, &found[i], false))
 				*state = 0;
 		} else if (!kvm_dmm_batch_absent(&batch, found[i].index)) {
 			share_count(share, SHARE_COUNT_zero);
@@ -278,7 +283,7 @@ static unsigned int share_hash_pages(struct share_pool *share,
 		if (!found[nr].shared)
 			continue;
 		if (safe) {
-			if (!share_join(share, &batch, &found[nr]))
+			if (!share_join(share, &batch, &found[nr], true))
 				region->state[i] = 0;
 			kvm_dmm_shared_put(found[nr].shared);
 		} else {

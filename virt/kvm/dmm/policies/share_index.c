@@ -236,7 +236,8 @@ static void share_disguise(u64 hash, struct kvm_dmm_batch *batch, pgoff_t index)
  * @index: its page offset
  * @slot: where its pool keeps its record; NULL now
  * @safe: nobody shall find out by the time of a write whether it is shared: the
- *	frame becomes a shared one also if nobody else has the content so far
+ *	frame becomes a shared one also if nobody else has the content so far, and
+ *	who joins what was found has to see to it as well
  *
  * Context: May sleep.
  * Return: A handle with a reference; NULL: nothing so far; or an error, to try
@@ -272,8 +273,6 @@ struct kvm_dmm_shared *share_lookup(u64 hash, struct kvm_dmm_batch *batch,
 	} else {
 		shared = share_promote(record, batch);
 	}
-	if (!IS_ERR_OR_NULL(shared) && safe)
-		kvm_dmm_shared_always_copy(shared);
 	mutex_unlock(share_lock(hash));
 	return shared;
 }
@@ -299,26 +298,20 @@ struct kvm_dmm_shared *share_match(u64 hash)
 }
 
 /**
- * share_replace - a shared frame cannot be joined: have another one, or none
+ * share_drop - a shared frame cannot be joined: let another one be found
  * @hash: of the content
- * @old: its handle
- * @new: handle of a frame with that content, or NULL
+ * @shared: its handle
+ *
+ * Context: May sleep.
  */
-void share_replace(u64 hash, struct kvm_dmm_shared *old,
-		   struct kvm_dmm_shared *new)
+void share_drop(u64 hash, struct kvm_dmm_shared *shared)
 {
 	struct share_record *record;
 
 	mutex_lock(share_lock(hash));
 	record = share_find(hash);
-	if (record && record->shared == old) {
-		if (new) {
-			record->shared = kvm_dmm_shared_get(new);
-			kvm_dmm_shared_put(old);
-		} else {
-			share_remove(record);
-		}
-	}
+	if (record && record->shared == shared)
+		share_remove(record);
 	mutex_unlock(share_lock(hash));
 }
 

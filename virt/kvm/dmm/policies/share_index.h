@@ -17,8 +17,7 @@ struct kvm_dmm_shared *share_lookup(u64 hash, struct kvm_dmm_batch *batch,
 				    pgoff_t index, struct share_record **slot,
 				    bool safe);
 struct kvm_dmm_shared *share_match(u64 hash);
-void share_replace(u64 hash, struct kvm_dmm_shared *old,
-		   struct kvm_dmm_shared *new);
+void share_drop(u64 hash, struct kvm_dmm_shared *shared);
 void share_forget(struct share_record **slot);
 void share_sweep(void);
 int share_index_init(void);

@@ -3,6 +3,8 @@
  * The share policy: equal pages become one page, and stay what they are.
  */
 #include <dirent.h>
+#include <linux/fs.h>
+#include <sys/ioctl.h>
 #include <sys/uio.h>
 
 #include "dmm_util.h"
@@ -454,6 +456,89 @@ DMM_TEST(sharing, timing_safe)
 	EXPECT_EQ(cow + 40, dmm_pool_get(self->mem.ino, "stats/cow"));
 	EXPECT_EQ(0, dmm_guest_bad_pages(self->guest, DMM_GPA, 20, 3));
 	EXPECT_EQ(40 * DMM_PAGE, resident(&self->mem));
+}
+
+/*
+ * A frame that clones in no domain share is for nobody else, but does not keep
+ * other pages with its content from each other.
+ */
+static void beside_a_clone(struct __test_metadata *_metadata,
+			   FIXTURE_DATA(sharing) *self, uint64_t *cow)
+{
+	struct dmm_mem clone = dmm_mem_create_exact(SIZE), *mem = &self->mem;
+
+	ASSERT_EQ(0, dmm_pool_set(mem->ino, "share/run", "0"));
+	same_content(mem, 0, 2, 1);
+	ASSERT_EQ(0, dmm_pool_set(mem->ino, "share/run", "1"));
+	passes(mem, 2);
+	ASSERT_EQ(DMM_PAGE, resident(mem));
+	ASSERT_EQ(0, ioctl(clone.fd, FICLONE, mem->fd));
+
+	ASSERT_EQ(0, dmm_pool_set(mem->ino, "share/run", "0"));
+	same_content(mem, 2, 40, 1);
+	ASSERT_EQ(0, dmm_pool_set(mem->ino, "share/run", "1"));
+	passes(mem, 3);
+	EXPECT_EQ(2 * DMM_PAGE, resident(mem));
+	EXPECT_EQ(42 * DMM_PAGE, shared(mem));
+	EXPECT_NE(0, count(mem, "reject_domain"));
+	EXPECT_EQ(0, bad_content(mem, 0, 42, 1));
+	EXPECT_EQ(0, bad_content(&clone, 0, 2, 1));
+
+	/* The last of them to be written. */
+	ASSERT_EQ(0, dmm_pool_set(mem->ino, "share/run", "0"));
+	dmm_fill(page(mem, 2), 2, 39, 2);
+	*cow = dmm_pool_get(mem->ino, "stats/cow");
+	dmm_guest_poke(self->guest, DMM_GPA + 41 * DMM_PAGE, 1);
+	*cow = dmm_pool_get(mem->ino, "stats/cow") - *cow;
+	dmm_mem_free(&clone);
+}
+
+DMM_TEST(sharing, cloned)
+{
+	uint64_t cow;
+
+	beside_a_clone(_metadata, self, &cow);
+	EXPECT_EQ(0, cow);
+}
+
+DMM_TEST(sharing, cloned_timing_safe)
+{
+	uint64_t cow;
+
+	ASSERT_EQ(0, dmm_pool_set(self->mem.ino, "share/timing_safe", "1"));
+	beside_a_clone(_metadata, self, &cow);
+	EXPECT_EQ(1, cow);
+}
+
+/* As many users as a frame can have: who comes then has one frame, too. */
+DMM_TEST(sharing, full_frame)
+{
+	const unsigned int clones = 65536 / PAGES - 1;
+	struct dmm_mem clone[clones], other;
+	unsigned int i;
+
+	ASSERT_EQ(0, dmm_pool_set(self->mem.ino, "domain", "one"));
+	same_content(&self->mem, 0, PAGES, 1);
+	passes(&self->mem, 2);
+	ASSERT_EQ(DMM_PAGE, resident(&self->mem));
+	ASSERT_EQ(0, dmm_pool_set(self->mem.ino, "share/run", "0"));
+	for (i = 0; i < clones; i++) {
+		clone[i] = dmm_mem_create_exact(SIZE);
+		ASSERT_EQ(0, dmm_pool_set(clone[i].ino, "domain", "one"));
+		ASSERT_EQ(0, ioctl(clone[i].fd, FICLONE, self->mem.fd));
+		ASSERT_EQ(SIZE, shared(&clone[i]));
+	}
+	other = dmm_mem_create_exact(SIZE);
+	ASSERT_EQ(0, dmm_pool_set(other.ino, "domain", "one"));
+	same_content(&other, 0, 40, 1);
+	share_on(&other);
+	passes(&other, 3);
+	EXPECT_EQ(DMM_PAGE, resident(&other));
+	EXPECT_EQ(40 * DMM_PAGE, shared(&other));
+	EXPECT_EQ(0, bad_content(&other, 0, 40, 1));
+	for (i = 0; i < clones; i++)
+		dmm_mem_free(&clone[i]);
+	dmm_mem_free(&other);
 }
 
 /* The policy goes while it works, and while others wait for its pages. */
