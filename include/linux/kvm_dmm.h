@@ -220,7 +220,8 @@ struct kvm_dmm_around {
  *	Wait for no device if the reason is KVM_DMM_RECLAIM_LIMIT.
  *	0, or -errno for which the policy is ejected; having found nothing is
  *	no error.
- * @tuned: A number of this pool was written.  May sleep.
+ * @tuned: A number of this pool was written, not one for all pools: look at
+ *	those now and then.  May sleep.
  *
  * The ops run under SRCU: a policy goes away only when none of them runs.
  * None may call kvm_dmm_attach() or touch the pool's file by system calls.

@@ -27,6 +27,9 @@
 /* How long a thread rests between two passes at least, in ms. */
 #define SHARE_PAUSE	20
 
+/* How often it looks at numbers, of which those for all pools wake nobody, in ns. */
+#define SHARE_LOOK	NSEC_PER_SEC
+
 enum {
 	SHARE_RUN,		/* look for equal pages */
 	SHARE_PAGES_PER_SECOND,	/* look at no more, 0: no limit */
@@ -384,7 +387,7 @@ static u64 share_sleep(u64 ns)
  * struct share_budget - what was done in a pass since it rested
  * @pages: pages that were looked at
  * @worked: how long that took, in ns
- * @rested: how much too long it rested last, in ns
+ * @rested: how long it has rested for that, in ns, and too long before
  */
 struct share_budget {
 	u64 pages;
@@ -392,26 +395,39 @@ struct share_budget {
 	u64 rested;
 };
 
-/* Sleep as long as the budget wants. */
-static void share_pace(struct share_pool *share, struct share_budget *budget)
+/* How long to rest for the budget, by the numbers as they are now. */
+static u64 share_owed(struct share_pool *share, struct share_budget *budget)
 {
 	struct kvm_dmm_policy *policy = share->policy;
-	u64 rest, rate, slept;
+	u64 rate;
 
 	rate = share_rate(kvm_dmm_pool_pages(policy->pool),
 			  kvm_dmm_value(policy, SHARE_FULL_SCAN_SECONDS),
 			  kvm_dmm_value(policy, SHARE_PAGES_PER_SECOND));
-	rest = share_rest(budget->pages, budget->worked, rate,
+	return share_rest(budget->pages, budget->worked, rate,
 			  kvm_dmm_value(policy, SHARE_MAX_CPU_PERCENT));
+}
+
+/* Sleep as long as the budget wants. */
+static void share_pace(struct share_pool *share, struct share_budget *budget)
+{
+	u64 rest = share_owed(share, budget), rested;
+
 	/* Less than the timer can do adds up. */
 	if (rest < budget->rested + TICK_NSEC)
 		return;
-	rest -= budget->rested;
-	slept = share_sleep(rest);
+	while (rest > budget->rested) {
+		if (kthread_should_stop() || !share_runs(share))
+			return;
+		budget->rested += share_sleep(min(rest - budget->rested,
+						  SHARE_LOOK));
+		try_to_freeze();
+		rest = share_owed(share, budget);
+	}
+	rested = budget->rested;
 	memset(budget, 0, sizeof(*budget));
 	/* Make up for the timer, not for a host that has no time for this. */
-	if (slept > rest)
-		budget->rested = min(slept - rest, 2 * TICK_NSEC);
+	budget->rested = min(rested - rest, 2 * TICK_NSEC);
 }
 
 static void share_pass(struct share_pool *share)
@@ -459,7 +475,7 @@ static int share_worker(void *data)
 		}
 		set_current_state(TASK_INTERRUPTIBLE);
 		if (!kthread_should_stop() && !share_runs(share))
-			schedule();
+			schedule_timeout(nsecs_to_jiffies(SHARE_LOOK));
 		__set_current_state(TASK_RUNNING);
 		try_to_freeze();
 	}

@@ -28,10 +28,22 @@ static void share_on(struct dmm_mem *mem)
 	dmm_pool_set(mem->ino, "share/max_cpu_percent", "100");
 }
 
+#define FOR_ALL	"/sys/kernel/kvm_dmm/policies/share/"
+
+static int for_all(const char *file, const char *value)
+{
+	char path[96];
+
+	snprintf(path, sizeof(path), FOR_ALL "%s", file);
+	return dmm_write_file(path, value, strlen(value));
+}
+
 FIXTURE_SETUP(sharing)
 {
 	if (!dmm_policy_loaded("share"))
 		SKIP(return, "no policy share");
+	for_all("run", "default");
+	for_all("pages_per_second", "default");
 	self->mem = dmm_mem_create_exact(SIZE);
 	share_on(&self->mem);
 	self->guest = dmm_guest_create(2);
@@ -432,6 +444,37 @@ DMM_TEST(sharing, ten_thousand)
 		ASSERT_EQ(page(&mem, 0)[1], page(&mem, i)[1]);
 	}
 	dmm_mem_free(&mem);
+}
+
+static bool wait_hashed(struct dmm_mem *mem, uint64_t n)
+{
+	int tries;
+
+	for (tries = 0; tries < 3000; tries++) {
+		if (count(mem, "hashed") >= n)
+			return true;
+		usleep(10000);
+	}
+	return false;
+}
+
+/* Numbers for all pools matter to a worker that rests, for however long. */
+DMM_TEST(sharing, numbers_for_all)
+{
+	ASSERT_EQ(0, for_all("run", "0"));
+	usleep(200000);
+	dmm_fill(self->mem.hva, 0, PAGES, 1);
+	usleep(1500000);
+	EXPECT_EQ(0, count(&self->mem, "hashed"));
+	ASSERT_EQ(0, for_all("pages_per_second", "1"));
+	ASSERT_EQ(0, for_all("run", "1"));
+	ASSERT_TRUE(wait_hashed(&self->mem, 1));
+	usleep(1500000);
+	EXPECT_GE(DMM_BLOCK / DMM_PAGE, count(&self->mem, "hashed"));
+	ASSERT_EQ(0, for_all("pages_per_second", "0"));
+	EXPECT_TRUE(wait_hashed(&self->mem, PAGES));
+	for_all("run", "default");
+	for_all("pages_per_second", "default");
 }
 
 /* Nobody can tell by how a write is done whether a page is shared. */
