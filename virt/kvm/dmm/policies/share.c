@@ -309,16 +309,34 @@ static bool share_may_break(struct share_pool *share)
 	return false;
 }
 
+/*
+ * Nothing is known any more of pages that are neither frames nor shared: one that a
+ * policy has taken out may come back protected, and its record can be gone by then.
+ */
+static void share_forget_gone(struct share_region *region,
+			      const unsigned long *frames,
+			      const unsigned long *shared)
+{
+	DECLARE_BITMAP(there, KVM_DMM_REGION_PAGES);
+	unsigned int i;
+
+	bitmap_or(there, frames, shared, KVM_DMM_REGION_PAGES);
+	for_each_clear_bit(i, there, KVM_DMM_REGION_PAGES)
+		region->state[i] &= SHARE_LEVEL;
+	bitmap_and(region->known, region->known, there, KVM_DMM_REGION_PAGES);
+}
+
 /* One look at 2 MiB. */
 static void share_scan_region(struct share_pool *share, pgoff_t base)
 {
 	DECLARE_BITMAP(frames, KVM_DMM_REGION_PAGES);
+	DECLARE_BITMAP(shared, KVM_DMM_REGION_PAGES);
 	DECLARE_BITMAP(written, KVM_DMM_REGION_PAGES);
 	struct share_region *region;
 	unsigned int i, n;
 	bool block;
 
-	if (!kvm_dmm_frames(share->policy->pool, base, frames, NULL, written,
+	if (!kvm_dmm_frames(share->policy->pool, base, frames, shared, written,
 			    &block))
 		return;
 	if (block && !share_may_break(share)) {
@@ -329,6 +347,7 @@ static void share_scan_region(struct share_pool *share, pgoff_t base)
 	region = share_region(share, base);
 	if (!region)
 		return;
+	share_forget_gone(region, frames, shared);
 	/* Most pages in most passes: neither written nor resting. */
 	bitmap_andnot(region->known, region->known, written,
 		      KVM_DMM_REGION_PAGES);

@@ -396,6 +396,38 @@ DMM_TEST(sharing, held_counterpart)
 	EXPECT_EQ(0, bad_content(&self->mem, 0, 2, 1));
 }
 
+/* A page that comes back as it went is looked at, even if it was before. */
+DMM_TEST(sharing, brought_back)
+{
+	struct dmm_mem other;
+
+	if (!dmm_policy_loaded("test-token"))
+		SKIP(return, "no policy test-token");
+	ASSERT_EQ(0, dmm_pool_set(self->mem.ino, "domain", "one"));
+	ASSERT_EQ(0, dmm_pool_set(self->mem.ino, "policies", "+test-token"));
+	ASSERT_EQ(0, dmm_pool_set(self->mem.ino, "test-token/keep", "1"));
+	same_content(&self->mem, 0, 1, 1);
+	passes(&self->mem, 2);
+	ASSERT_EQ(0, dmm_pool_set_bytes(self->mem.ino, "reclaim", DMM_PAGE));
+	ASSERT_EQ(0, resident(&self->mem));
+	passes(&self->mem, 1);
+
+	/* Meanwhile another one stands for the content. */
+	other = dmm_mem_create_exact(SIZE);
+	ASSERT_EQ(0, dmm_pool_set(other.ino, "domain", "one"));
+	same_content(&other, 0, 1, 1);
+	share_on(&other);
+	passes(&other, 2);
+	EXPECT_EQ(0, bad_content(&self->mem, 0, 1, 1));
+	EXPECT_EQ(DMM_PAGE, resident(&self->mem));
+	passes(&self->mem, 2);
+	EXPECT_EQ(DMM_PAGE, resident(&self->mem) + resident(&other));
+	EXPECT_EQ(DMM_PAGE, shared(&self->mem));
+	EXPECT_EQ(0, bad_content(&self->mem, 0, 1, 1));
+	EXPECT_EQ(0, bad_content(&other, 0, 1, 1));
+	dmm_mem_free(&other);
+}
+
 /* Both vCPUs count in memory that is the same again and again. */
 DMM_TEST(sharing, under_load)
 {
