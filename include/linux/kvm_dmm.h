@@ -34,7 +34,7 @@ struct kvm_dmm_shared;	/* handle of a shared frame */
 
 /* How a policy is asked for the content of a token. */
 #define KVM_DMM_FETCH_NOWAIT	BIT(0)	/* -EAGAIN rather than wait for I/O */
-#define KVM_DMM_FETCH_AHEAD	BIT(1)	/* by kvm_dmm_fetch(), not by an access */
+#define KVM_DMM_FETCH_AHEAD	BIT(1)	/* no access: kvm_dmm_fetch(), or detaching */
 #define KVM_DMM_FETCH_INTR	BIT(2)	/* any signal ends a wait, not just fatal ones */
 #define KVM_DMM_FETCH_PROCESS	BIT(3)	/* a process reads it, not the guest */
 #define KVM_DMM_FETCH_AROUND	BIT(4)	/* because of fetch_around, not touched */

@@ -366,6 +366,7 @@ void dmm_token_to_frame(struct kvm_dmm_pool *pool,
 #define DMM_EXACT	BIT(6)	/* fill nothing else */
 #define DMM_FORCE	BIT(7)	/* charge whatever the limit */
 #define DMM_PROCESS	BIT(8)	/* the access is a process's, not a guest's */
+#define DMM_DETACH	BIT(9)	/* no access: the policy with the content goes */
 
 int dmm_resolve(struct kvm_dmm_pool *pool, pgoff_t index, unsigned int flags,
 		struct page **page, bool *writable);

@@ -412,7 +412,7 @@ static int dmm_fault_fetch(struct dmm_fault *fault, struct page **pagep)
 
 	if (fault->flags & DMM_NOWAIT)
 		flags |= KVM_DMM_FETCH_NOWAIT;
-	if (fault->flags & DMM_SPARE)
+	if (fault->flags & (DMM_SPARE | DMM_DETACH))
 		flags |= KVM_DMM_FETCH_AHEAD;
 	if (fault->flags & DMM_INTR)
 		flags |= KVM_DMM_FETCH_INTR;
@@ -432,7 +432,8 @@ static int dmm_fault_fetch(struct dmm_fault *fault, struct page **pagep)
 		goto free;
 	page->index = fault->index;
 	/* Only what a guest touches says what it touches next. */
-	exact = fault->flags & (DMM_PROCESS | DMM_SPARE | DMM_EXACT);
+	exact = fault->flags & (DMM_PROCESS | DMM_SPARE | DMM_EXACT |
+				DMM_DETACH);
 	r = dmm_fetch_token(pool, fault->e, page, flags,
 			    exact ? NULL : &around);
 	if (r < 0) {

@@ -334,7 +334,8 @@ static int dmm_give_back(struct kvm_dmm_pool *pool,
 			if (dmm_policy_id(e) != policy->id)
 				continue;
 			/* Writing takes the content over, token and all. */
-			r = dmm_resolve(pool, index, DMM_WRITE | DMM_INTR,
+			r = dmm_resolve(pool, index,
+					DMM_WRITE | DMM_INTR | DMM_DETACH,
 					&page, NULL);
 			/*
 			 * The file is being made smaller.  Whoever does that

@@ -647,6 +647,20 @@ DMM_TEST(restore, record_again)
 	EXPECT_EQ(2, size);
 }
 
+/* What comes because the policy goes was not touched. */
+DMM_TEST(restore, record_detached)
+{
+	off_t size;
+
+	ASSERT_EQ(0, set(self, "record", self->order));
+	ASSERT_EQ(0, set(self, "image", self->image));
+	EXPECT_EQ(0, dmm_bad_pages(self->mem.hva + 9 * DMM_PAGE, 9, 1, 1));
+	ASSERT_EQ(0, dmm_pool_set(self->mem.ino, "policies", "-restore"));
+	EXPECT_EQ(9, first_of_order(self, &size));
+	EXPECT_EQ(2, size);
+	EXPECT_EQ(SIZE, resident(self));
+}
+
 /* The worker follows the order, too. */
 DMM_TEST(restore, background_order)
 {
