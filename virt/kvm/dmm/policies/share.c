@@ -117,6 +117,8 @@ struct share_pool {
 	struct share_found found[SHARE_BATCH];
 };
 
+static atomic_t share_pools;	/* that have the policy */
+
 static void share_count(struct share_pool *share, unsigned int nr)
 {
 	kvm_dmm_policy_count(share->policy, nr, 1);
@@ -563,6 +565,7 @@ static int share_attach(struct kvm_dmm_policy *policy)
 		kfree(share);
 		return -ENOMEM;
 	}
+	atomic_inc(&share_pools);
 	wake_up_process(share->worker);
 	return 0;
 }
@@ -575,6 +578,9 @@ static void share_detach(struct kvm_dmm_policy *policy)
 	share_forget_all(share);
 	xa_destroy(&share->regions);
 	kfree(share);
+	/* Nobody else is there to do it. */
+	if (atomic_dec_and_test(&share_pools))
+		share_sweep_all();
 }
 
 static const struct kvm_dmm_tunable share_tunables[] = {

@@ -338,26 +338,17 @@ void share_forget(struct share_record **slot)
 	mutex_unlock(share_lock(hash));
 }
 
-/* How often the index is swept, in seconds. */
-#define SHARE_SWEEP	60
-
-/**
- * share_sweep - drop the records of frames that are gone, if it is time
- *
- * It looks at all records there are, so the pools take turns with it.
- *
- * Context: May sleep.
+/*
+ * Look at all records: drop those of frames that are gone, and return how many.
+ * What is in a bucket behind one that is dropped may be missed.
  */
-void share_sweep(void)
+static unsigned long share_sweep_once(void)
 {
-	static unsigned long last = INITIAL_JIFFIES;
 	struct rhashtable_iter iter;
 	struct share_record *record;
+	unsigned long nr = 0;
 	u64 hash;
 
-	if (time_before(jiffies, READ_ONCE(last) + SHARE_SWEEP * HZ))
-		return;
-	WRITE_ONCE(last, jiffies);
 	rhashtable_walk_enter(&share_table, &iter);
 	rhashtable_walk_start(&iter);
 	while ((record = rhashtable_walk_next(&iter))) {
@@ -371,14 +362,48 @@ void share_sweep(void)
 		mutex_lock(share_lock(hash));
 		record = share_find(hash);
 		if (record && record->shared &&
-		    !kvm_dmm_shared_alive(record->shared))
+		    !kvm_dmm_shared_alive(record->shared)) {
 			share_remove(record);
+			nr++;
+		}
 		mutex_unlock(share_lock(hash));
 		cond_resched();
 		rhashtable_walk_start(&iter);
 	}
 	rhashtable_walk_stop(&iter);
 	rhashtable_walk_exit(&iter);
+	return nr;
+}
+
+/* How often the index is swept, in seconds. */
+#define SHARE_SWEEP	60
+
+/**
+ * share_sweep - drop records of frames that are gone, if it is time
+ *
+ * The pools take turns with it.
+ *
+ * Context: May sleep.
+ */
+void share_sweep(void)
+{
+	static unsigned long last = INITIAL_JIFFIES;
+
+	if (time_before(jiffies, READ_ONCE(last) + SHARE_SWEEP * HZ))
+		return;
+	WRITE_ONCE(last, jiffies);
+	share_sweep_once();
+}
+
+/**
+ * share_sweep_all - drop all records of frames that are gone
+ *
+ * Context: May sleep.
+ */
+void share_sweep_all(void)
+{
+	while (share_sweep_once())
+		;
 }
 
 static void share_free_record(void *ptr, void *arg)

@@ -585,6 +585,48 @@ DMM_TEST(sharing, cloned_timing_safe)
 	EXPECT_EQ(1, cow);
 }
 
+/* Objects in a slab of the kernel; less than 0: unknown. */
+static long slab_objects(const char *slab)
+{
+	char path[96];
+	long n = -1;
+	FILE *f;
+
+	/* Those that CPUs have at hand would count. */
+	snprintf(path, sizeof(path), "/sys/kernel/slab/%s/shrink", slab);
+	dmm_write_file(path, "1", 1);
+	snprintf(path, sizeof(path), "/sys/kernel/slab/%s/objects", slab);
+	f = fopen(path, "r");
+	if (f && fscanf(f, "%ld", &n) != 1)
+		n = -1;
+	if (f)
+		fclose(f);
+	return n;
+}
+
+/* When the last pool has gone, so has what was remembered of frames. */
+DMM_TEST(sharing, forgets)
+{
+	struct dmm_mem mem;
+	int tries;
+
+	if (slab_objects("share_record") < 0)
+		SKIP(return, "no numbers of slabs");
+	mem = dmm_mem_create_exact(SIZE);
+	share_on(&mem);
+	ASSERT_EQ(0, dmm_pool_set(mem.ino, "share/timing_safe", "1"));
+	dmm_fill(mem.hva, 0, PAGES, 1);
+	ASSERT_EQ(0, dmm_pool_set(self->mem.ino, "policies", "-share"));
+	passes(&mem, 8);
+	ASSERT_EQ(SIZE, shared(&mem));
+	EXPECT_LE(PAGES, slab_objects("share_record"));
+	dmm_mem_free(&mem);
+	EXPECT_TRUE(dmm_pool_gone(mem.ino));
+	for (tries = 0; slab_objects("share_record") && tries < 1000; tries++)
+		usleep(10000);
+	EXPECT_EQ(0, slab_objects("share_record"));
+}
+
 /* As many users as a frame can have: who comes then has one frame, too. */
 DMM_TEST(sharing, full_frame)
 {
