@@ -205,7 +205,7 @@ static ssize_t policies_show(struct kvm_dmm_pool *pool, char *buf)
 
 static int policies_store(struct kvm_dmm_pool *pool, const char *buf)
 {
-	char name[KVM_DMM_NAME_MAX + 1];
+	char name[KVM_DMM_NAME_MAX + 2];
 
 	if (*buf != '+' && *buf != '-')
 		return -EINVAL;

@@ -54,6 +54,11 @@ DMM_TEST(policy, attach_and_detach)
 	EXPECT_EQ(0, dmm_pool_set(ino, "policies", "+demand\n"));
 	EXPECT_EQ(-ENOENT, dmm_pool_set(ino, "policies", "+nonsense"));
 	EXPECT_EQ(-ENOENT, dmm_pool_set(ino, "policies", "-nonsense"));
+	/* The longest name that there can be: 31 characters. */
+	EXPECT_EQ(-ENOENT, dmm_pool_set(ino, "policies",
+					"+nonsense-with-as-many-letters-0\n"));
+	EXPECT_EQ(-EINVAL, dmm_pool_set(ino, "policies",
+					"+nonsense-with-as-many-letters-01"));
 	EXPECT_TRUE(dmm_has_policy(ino, "demand"));
 }
 
