@@ -271,13 +271,16 @@ static unsigned int share_hash_pages(struct share_pool *share,
 		region->state[i] |= SHARE_KNOWN;
 		share_count(share, SHARE_COUNT_hashed);
 		found[nr].index = base + i;
-		found[nr].hash = hash;
 		found[nr].shared = NULL;
 		if (hash == SHARE_ZERO) {
+			if (!safe) {
+				nr++;
+				continue;
+			}
 			/* Absent memory is faster to write: not if that tells. */
-			nr += !safe;
-			continue;
+			hash = share->seed & SHARE_HASH;
 		}
+		found[nr].hash = hash;
 		found[nr].shared = share_lookup(hash, &batch, base + i,
 						&region->record[i], safe);
 		if (IS_ERR(found[nr].shared)) {

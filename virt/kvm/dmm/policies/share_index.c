@@ -117,15 +117,15 @@ static u64 share_hash_words(const u64 *word, u64 seed)
  * @page: the page
  * @seed: see share_seed()
  *
- * Return: The hash; ~0 for a page of zeros.
+ * Return: The hash; SHARE_ZERO for a page of zeros.
  */
 u64 share_hash(struct page *page, u64 seed)
 {
 	void *kaddr = kmap_local_page(page);
-	u64 hash = ~0ULL;
+	u64 hash = SHARE_ZERO;
 
 	if (memchr_inv(kaddr, 0, PAGE_SIZE))
-		hash = share_hash_words(kaddr, seed) & ~(1ULL << 63);
+		hash = share_hash_words(kaddr, seed) & SHARE_HASH;
 	kunmap_local(kaddr);
 	return hash;
 }

@@ -10,6 +10,7 @@
 struct share_record;
 
 #define SHARE_ZERO	(~0ULL)		/* hash of a page of zeros */
+#define SHARE_HASH	(SHARE_ZERO >> 1)	/* bits of all others */
 
 u64 share_seed(struct kvm_dmm_pool *pool);
 u64 share_hash(struct page *page, u64 seed);

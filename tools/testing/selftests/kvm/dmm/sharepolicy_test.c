@@ -518,19 +518,22 @@ DMM_TEST(sharing, timing_safe)
 	ASSERT_EQ(0, dmm_pool_set(self->mem.ino, "share/timing_safe", "1"));
 	same_content(&self->mem, 0, 20, 1);
 	dmm_fill(page(&self->mem, 600), 600, 20, 2);
+	memset(page(&self->mem, 1200), 0, 20 * DMM_PAGE);
 	ASSERT_EQ(0, dmm_pool_set(self->mem.ino, "share/run", "1"));
 	passes(&self->mem, 2);
 	ASSERT_EQ(0, dmm_pool_set(self->mem.ino, "share/run", "0"));
-	EXPECT_EQ(40 * DMM_PAGE, shared(&self->mem));
-	EXPECT_EQ(21 * DMM_PAGE, resident(&self->mem));
+	EXPECT_EQ(60 * DMM_PAGE, shared(&self->mem));
+	EXPECT_EQ(22 * DMM_PAGE, resident(&self->mem));
+	EXPECT_EQ(0, dmm_nonzero_pages(page(&self->mem, 1200), 20));
 	take_over = dmm_pool_get(self->mem.ino, "stats/take_over");
 	cow = dmm_pool_get(self->mem.ino, "stats/cow");
 	dmm_guest_fill(self->guest, DMM_GPA, 20, 3);
 	dmm_guest_fill(self->guest, DMM_GPA + 600 * DMM_PAGE, 20, 3);
+	dmm_guest_fill(self->guest, DMM_GPA + 1200 * DMM_PAGE, 20, 3);
 	EXPECT_EQ(take_over, dmm_pool_get(self->mem.ino, "stats/take_over"));
-	EXPECT_EQ(cow + 40, dmm_pool_get(self->mem.ino, "stats/cow"));
+	EXPECT_EQ(cow + 60, dmm_pool_get(self->mem.ino, "stats/cow"));
 	EXPECT_EQ(0, dmm_guest_bad_pages(self->guest, DMM_GPA, 20, 3));
-	EXPECT_EQ(40 * DMM_PAGE, resident(&self->mem));
+	EXPECT_EQ(60 * DMM_PAGE, resident(&self->mem));
 }
 
 /*
