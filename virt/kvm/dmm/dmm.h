@@ -359,7 +359,7 @@ void dmm_token_to_frame(struct kvm_dmm_pool *pool,
 
 #define DMM_WRITE	BIT(0)	/* the access writes */
 #define DMM_ATOMIC	BIT(1)	/* must not sleep: only what is mapped anyway */
-#define DMM_NOWAIT	BIT(2)	/* -EAGAIN rather than waiting for long */
+#define DMM_NOWAIT	BIT(2)	/* -EBUSY rather than waiting for long */
 #define DMM_INTR	BIT(3)	/* any signal ends a wait, not only fatal ones */
 #define DMM_PEEK	BIT(4)	/* absent memory: no page at all */
 #define DMM_SPARE	BIT(5)	/* -EBUSY at the limit rather than reclaim */

@@ -474,7 +474,7 @@ static void dmm_write_domain(struct kvm_dmm_pool *pool, const char *domain)
  * @domain: the name, with or without newline; empty: none but itself
  *
  * Frames that policies have it share with other pools are separated.  Clones
- * were asked for and stay.
+ * were asked for: frames that they share without a list of users stay so.
  *
  * Context: May sleep.
  * Return: 0; -EINVAL: not a name; -ENOSPC: the copies do not fit below the

@@ -3,8 +3,9 @@
  * Dynamic memory mapping: the share policy's index of content.
  *
  * One hash table for all pools, by a hash of the content that is seeded with
- * the sharing domain: so pools of different domains never find each other's
- * pages.  A record is either a page of a pool that is alone so far, known by
+ * the sharing domain: so pools of different domains do not find each other's
+ * pages.  One that changes its domain does until its next pass; the core refuses
+ * what it finds.  A record is either a page of a pool that is alone so far, known by
  * pool and offset, or the handle of a shared frame.  There is one for each hash;
  * whoever has the same hash with other content is not indexed.
  */
