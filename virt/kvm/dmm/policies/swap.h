@@ -75,7 +75,7 @@ enum dmm_codec_type {
 	DMM_ZSTD,
 };
 
-/* Reads and writes of a backing at once. */
+/* Reads, of a pool, too, and writes of a backing at once. */
 #define DMM_READ_DEPTH		64
 #define DMM_WRITE_DEPTH		8
 /* Pages in one write. */
@@ -137,6 +137,8 @@ struct dmm_slot {
  * @lock: protects the rest
  * @backing: where to write to, or NULL; stays as long as there is I/O or a slot
  * @window: the last read that was more than what was asked for, or NULL
+ * @reads: reads that are on their way
+ * @nr_reads: their number; read without the lock, for a guess
  * @read_next: slot that the next read in sequence begins with
  * @read_nr: pages of the last read
  */
@@ -149,6 +151,8 @@ struct dmm_swap_store {
 	spinlock_t lock;	/* see above */
 	struct dmm_backing *backing;
 	struct dmm_read *window;
+	struct list_head reads;
+	unsigned int nr_reads;
 	u64 read_next;
 	unsigned int read_nr;
 };

@@ -7,6 +7,10 @@
  * that is one of a sequence can bring the pages of the next accesses along.
  * The last such read is the window of the pool.  A slot may have got other
  * content since; the checksum says so, and then it is read again.
+ *
+ * Whoever was interrupted comes again, and finds the read that it has left: the
+ * store has a list of those that are on their way.  As nobody else ends them,
+ * there are only so many: who wants one more waits.
  */
 #include <linux/bitops.h>
 #include <linux/bvec.h>
@@ -23,7 +27,10 @@
  * struct dmm_read - slots that are read together
  * @work: reads them
  * @store: who counts the I/O
- * @backing: the backing, which the store or a slot that was asked for keeps
+ * @link: in the list of those on their way; protected by store->lock
+ * @backing: the backing, which is there until the work is done; a window may
+ *	outlive that of a clone, so it is only compared then: should another one
+ *	have got its place, the checksum says so
  * @refs: the work, whoever waits, and the window
  * @done: when the work has done it
  * @error: valid then: -errno
@@ -35,6 +42,7 @@
 struct dmm_read {
 	struct work_struct work;
 	struct dmm_swap_store *store;
+	struct list_head link;
 	struct dmm_backing *backing;
 	refcount_t refs;
 	struct completion done;
@@ -73,8 +81,16 @@ static void dmm_read_work(struct work_struct *work)
 				   read->first);
 	}
 	read->error = r;
+	/* Nobody finds it from here on, but who has found it needs the result. */
+	spin_lock(&store->lock);
+	list_del(&read->link);
+	store->nr_reads--;
+	spin_unlock(&store->lock);
 	complete_all(&read->done);
 	dmm_read_put(read);
+	/* Who waits looks at the number before it sleeps. */
+	smp_mb();
+	wake_up_var(&store->nr_reads);
 	/* From here on the policy may go away. */
 	if (atomic_dec_and_test(&store->nr_io))
 		wake_up_var(&store->nr_io);
@@ -137,31 +153,55 @@ void dmm_window_drop(struct dmm_swap_store *store)
 	dmm_window_end(store, window);
 }
 
-/* The window, with a reference, if it has the slot. */
-static struct dmm_read *dmm_window_get(struct dmm_swap_store *store,
-				       struct dmm_slot *slot)
+static bool dmm_read_has(struct dmm_read *read, struct dmm_slot *slot)
+{
+	return read->backing == slot->backing &&
+	       slot->nr - read->first < READ_ONCE(read->nr);
+}
+
+/* The read on its way that has the slot, or the window; with a reference. */
+static struct dmm_read *dmm_read_get(struct dmm_swap_store *store,
+				     struct dmm_slot *slot)
 {
 	struct dmm_read *read;
 	bool ahead = false;
-	u32 i;
+	u32 bit;
 
 	spin_lock(&store->lock);
+	list_for_each_entry(read, &store->reads, link)
+		if (dmm_read_has(read, slot))
+			goto found;
 	read = store->window;
-	if (read) {
-		i = slot->nr - read->first;
-		if (read->backing == slot->backing &&
-		    i < READ_ONCE(read->nr)) {
-			refcount_inc(&read->refs);
-			ahead = !(read->used & BIT(i));
-			read->used |= BIT(i);
-		} else {
-			read = NULL;
-		}
+	if (!read || !dmm_read_has(read, slot)) {
+		read = NULL;
+		goto unlock;
 	}
+found:
+	refcount_inc(&read->refs);
+	bit = BIT(slot->nr - read->first);
+	ahead = read == store->window && !(read->used & bit);
+	read->used |= bit;
+unlock:
 	spin_unlock(&store->lock);
 	if (ahead)
 		kvm_dmm_policy_count(store->policy, DMM_SWAP_ahead_used, 1);
 	return read;
+}
+
+/* Wait until there may be one more read.  0 or -EINTR. */
+static int dmm_read_room(struct dmm_swap_store *store, unsigned int flags)
+{
+	unsigned int *nr = &store->nr_reads;
+
+	/* Several may see the same room: a few more do not matter. */
+	if (READ_ONCE(*nr) < DMM_READ_DEPTH)
+		return 0;
+	if (flags & KVM_DMM_FETCH_INTR)
+		return wait_var_event_interruptible(nr, READ_ONCE(*nr) <
+						    DMM_READ_DEPTH) ?
+		       -EINTR : 0;
+	return wait_var_event_killable(nr, READ_ONCE(*nr) < DMM_READ_DEPTH) ?
+	       -EINTR : 0;
 }
 
 /* Begin to read a slot, and with it those that are likely to be next. */
@@ -184,6 +224,8 @@ static struct dmm_read *dmm_read_start(struct dmm_swap_store *store,
 	read->store = store;
 	refcount_set(&read->refs, read->nr > 1 ? 3 : 2);
 	spin_lock(&store->lock);
+	list_add_tail(&read->link, &store->reads);
+	store->nr_reads++;
 	store->read_next = (u64)slot->nr + read->nr;
 	store->read_nr = read->nr;
 	if (read->nr > 1) {
@@ -276,7 +318,7 @@ static int dmm_read_page(struct dmm_slot *slot, struct page *page)
 int dmm_slot_fetch(struct dmm_swap_store *store, struct dmm_slot *slot,
 		   struct page *page, unsigned int flags)
 {
-	struct dmm_read *read = dmm_window_get(store, slot);
+	struct dmm_read *read = dmm_read_get(store, slot);
 	bool alone = read;
 	int r = -ESTALE;
 
@@ -285,7 +327,9 @@ int dmm_slot_fetch(struct dmm_swap_store *store, struct dmm_slot *slot,
 	if (r && r != -EAGAIN && r != -EINTR) {
 		if (flags & KVM_DMM_FETCH_NOWAIT)
 			return -EAGAIN;
-		/* After a window that is of no use, this page only. */
+		if (dmm_read_room(store, flags))
+			return -EINTR;
+		/* After a read that is of no use, this page only. */
 		read = dmm_read_start(store, slot, alone);
 		r = read ? dmm_read_copy(store, read, slot, page, flags) :
 			   dmm_read_page(slot, page);

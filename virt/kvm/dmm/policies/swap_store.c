@@ -683,6 +683,7 @@ int dmm_store_init(struct dmm_swap_store *store, struct kvm_dmm_policy *policy)
 	store->policy = policy;
 	atomic_long_set(&store->charged, 0);
 	spin_lock_init(&store->lock);
+	INIT_LIST_HEAD(&store->reads);
 	store->read_next = U64_MAX;
 	store->zs = zs_create_pool(name);
 	return store->zs ? 0 : -ENOMEM;

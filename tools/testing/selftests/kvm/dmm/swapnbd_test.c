@@ -13,6 +13,7 @@
 #include <sys/ioctl.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
+#include <sys/time.h>
 
 #include "swap_util.h"
 
@@ -113,6 +114,7 @@ static int nbd_family(void)
 /*
  * The server of /dev/nbd0, a thread of this process, that does as it is told.
  * After @left requests, unless that is negative, it goes without an answer.
+ * @reads: requests to read that it has answered.
  */
 struct server {
 	int family;
@@ -122,6 +124,7 @@ struct server {
 	volatile int error_write;
 	volatile int silent;
 	volatile int left;
+	volatile int reads;
 	pthread_t thread;
 };
 
@@ -170,10 +173,12 @@ static void *serve(void *arg)
 			error = server->error_write ? :
 				pwrite(server->file, buf, len, from) == len ?
 				0 : EIO;
-		if (type == NBD_CMD_READ)
+		if (type == NBD_CMD_READ) {
+			server->reads++;
 			error = server->error_read ? :
 				pread(server->file, buf, len, from) == len ?
 				0 : EIO;
+		}
 		reply.magic = htobe32(NBD_REPLY_MAGIC);
 		reply.error = htobe32(error);
 		memcpy(reply.handle, request.handle, sizeof(reply.handle));
@@ -399,6 +404,78 @@ DMM_TEST(swapnbd, silent)
 					 1));
 	EXPECT_EQ(0, dmm_bad_pages(self->mem.hva + SIZE * 3 / 4, PAGES * 3 / 4,
 				   PAGES / 4, 2));
+	end(_metadata, self);
+}
+
+static void on_signal(int sig)
+{
+	struct itimerval never = {};
+
+	if (sig == SIGTERM)
+		setitimer(ITIMER_REAL, &never, NULL);
+}
+
+/*
+ * Read all pages, with a signal each millisecond until SIGTERM; after each that
+ * ends a try go on @step pages further.  0: their content was right, and there
+ * were at least @min signals.
+ */
+static int read_impatiently(int fd, uint64_t step, int min)
+{
+	struct itimerval timer = { { 0, 1000 }, { 0, 1000 } };
+	struct sigaction action = { .sa_handler = on_signal };
+	static char page[DMM_PAGE];
+	uint64_t index = 0, good = 0;
+	int signals = 0;
+
+	sigaction(SIGTERM, &action, NULL);
+	sigaction(SIGALRM, &action, NULL);
+	setitimer(ITIMER_REAL, &timer, NULL);
+	while (good < PAGES) {
+		if (pread(fd, page, DMM_PAGE, index * DMM_PAGE) == DMM_PAGE) {
+			if (dmm_bad_pages(page, index, 1, 1))
+				return 1;
+			good++;
+			index = (index + 1) % PAGES;
+		} else if (errno == EINTR) {
+			signals++;
+			index = (index + step) % PAGES;
+		} else {
+			return 2;
+		}
+	}
+	return signals < min ? 3 : 0;
+}
+
+/*
+ * The device does not answer, and who waits is interrupted all the time: what
+ * was begun for it is not begun anew, and there is no end of pages to read but
+ * of reads.
+ */
+DMM_TEST(swapnbd, impatient)
+{
+	unsigned long ino = self->mem.ino;
+	int status, step;
+	pid_t pid;
+
+	begin(_metadata, self, 0, 0);
+	for (step = 0; step <= 3; step += 3) {
+		reclaim_all(_metadata, ino);
+		self->server.reads = 0;
+		self->server.silent = 1;
+		pid = fork();
+		ASSERT_NE(-1, pid);
+		if (!pid)
+			exit(read_impatiently(self->mem.fd, step, 100));
+		sleep(2);
+		EXPECT_EQ(0, waitpid(pid, &status, WNOHANG));
+		kill(pid, SIGTERM);
+		self->server.silent = 0;
+		EXPECT_EQ(pid, waitpid(pid, &status, 0));
+		EXPECT_EQ(0, status);
+		/* Up to 32 pages at once, and what has nobody waited for. */
+		EXPECT_GE(PAGES / 8, self->server.reads);
+	}
 	end(_metadata, self);
 }
 
