@@ -114,6 +114,9 @@ enum kvm_dmm_reason {
  * @nr_pages: how many pages are wanted
  * @nr_done: how many pages came free; the policy counts, but no more is
  *	believed than what came free meanwhile
+ * @nr_pending: how many pages come free later without anybody asking again, when
+ *	a device is done; the policy adds them.  An access at the limit waits for
+ *	these as long as it takes.
  */
 struct kvm_dmm_reclaim {
 	enum kvm_dmm_reason reason;
@@ -121,6 +124,7 @@ struct kvm_dmm_reclaim {
 	pgoff_t last;
 	unsigned long nr_pages;
 	unsigned long nr_done;
+	unsigned long nr_pending;
 };
 
 /**

@@ -14,7 +14,10 @@
 
 #include "dmm.h"
 
-/* How long an access waits for room in a pool before it fails. */
+/*
+ * How long an access waits for room in a pool before it fails, unless policies
+ * say that some is on its way.
+ */
 #define DMM_LIMIT_WAIT	HZ
 /* The same while policies say that they take something out. */
 #define DMM_LIMIT_WAIT_BUSY	(30 * HZ)
@@ -170,12 +173,15 @@ static bool dmm_try_charge(struct kvm_dmm_pool *pool, unsigned long nr)
 	return true;
 }
 
+static void dmm_reclaim_all(struct kvm_dmm_pool *pool,
+			    struct kvm_dmm_reclaim *rc);
+
 static int dmm_charge_slow(struct kvm_dmm_pool *pool, unsigned long nr,
 			   unsigned int flags, const u64 *entry, u64 e)
 {
 	unsigned long end = jiffies + DMM_LIMIT_WAIT, latest = jiffies;
 	unsigned long used, least = ULONG_MAX;
-	unsigned long done;
+	struct kvm_dmm_reclaim rc;
 	long freed, before;
 	DEFINE_WAIT(wait);
 	int state, r = 0;
@@ -203,11 +209,15 @@ static int dmm_charge_slow(struct kvm_dmm_pool *pool, unsigned long nr,
 	state = flags & DMM_INTR ? TASK_INTERRUPTIBLE : TASK_KILLABLE;
 	before = atomic_long_read(&pool->freed);
 	for (;;) {
-		done = dmm_reclaim(pool, max(nr, DMM_RECLAIM_BATCH), 0,
-				   ULONG_MAX, KVM_DMM_RECLAIM_LIMIT);
+		rc = (struct kvm_dmm_reclaim) {
+			.reason = KVM_DMM_RECLAIM_LIMIT,
+			.last = ULONG_MAX,
+			.nr_pages = max(nr, DMM_RECLAIM_BATCH),
+		};
+		dmm_reclaim_all(pool, &rc);
 		/* What a device has to write first comes free later. */
 		freed = atomic_long_read(&pool->freed);
-		if (done || freed != before) {
+		if (rc.nr_done || freed != before) {
 			before = freed;
 			if (dmm_try_charge(pool, nr))
 				break;
@@ -222,6 +232,9 @@ static int dmm_charge_slow(struct kvm_dmm_pool *pool, unsigned long nr,
 			}
 			if (time_before(jiffies, latest))
 				end = jiffies + DMM_LIMIT_WAIT;
+		} else if (rc.nr_pending) {
+			/* However long the device does not answer. */
+			end = jiffies + DMM_LIMIT_WAIT;
 		}
 		prepare_to_wait(&pool->wait, &wait, state);
 		if (dmm_try_charge(pool, nr))
@@ -261,7 +274,8 @@ static int dmm_charge_slow(struct kvm_dmm_pool *pool, unsigned long nr,
  *
  * Context: May sleep; no busy bit is held.
  * Return: 0; -EAGAIN: the entry has changed; -EBUSY: with DMM_NOWAIT or
- *	DMM_SPARE at the limit; -EINTR; -ENOMEM: nothing came free for a second.
+ *	DMM_SPARE at the limit; -EINTR; -ENOMEM: nothing came free for a second,
+ *	or is on its way.
  */
 int dmm_charge(struct kvm_dmm_pool *pool, unsigned long nr, unsigned int flags,
 	       const u64 *entry, u64 e)
@@ -290,9 +304,34 @@ static void dmm_reclaim_by(struct kvm_dmm_policy *policy,
 	r = policy->ops->reclaim(policy, rc);
 	freed = atomic_long_read(&policy->pool->freed) - before;
 	was.nr_done += min(dmm_excess(rc->nr_done, was.nr_done), PFN_UP(freed));
+	was.nr_pending = rc->nr_pending;
 	*rc = was;
 	if (r)
 		dmm_eject(policy, "reclaim", r);
+}
+
+/* Ask the policies in turn, until one has taken out what was left. */
+static void dmm_reclaim_all(struct kvm_dmm_pool *pool,
+			    struct kvm_dmm_reclaim *rc)
+{
+	struct kvm_dmm_policy *policy;
+	int idx;
+
+	if (!READ_ONCE(pool->nr_reclaimers))
+		return;
+	idx = srcu_read_lock(&pool->policy_srcu);
+	list_for_each_entry_srcu(policy, &pool->policies, link,
+				 srcu_read_lock_held(&pool->policy_srcu)) {
+		if (!policy->ops->reclaim || READ_ONCE(policy->ejected) ||
+		    READ_ONCE(policy->draining))
+			continue;
+		dmm_reclaim_by(policy, rc);
+		if (rc->nr_done >= rc->nr_pages)
+			break;
+	}
+	srcu_read_unlock(&pool->policy_srcu, idx);
+	this_cpu_add(pool->stats->count[DMM_STAT_reclaim], rc->nr_done);
+	trace_kvm_dmm_reclaim(pool, rc->reason, rc->nr_pages, rc->nr_done);
 }
 
 /**
@@ -316,24 +355,8 @@ unsigned long dmm_reclaim(struct kvm_dmm_pool *pool, unsigned long nr,
 		.last = last,
 		.nr_pages = nr,
 	};
-	struct kvm_dmm_policy *policy;
-	int idx;
 
-	if (!READ_ONCE(pool->nr_reclaimers))
-		return 0;
-	idx = srcu_read_lock(&pool->policy_srcu);
-	list_for_each_entry_srcu(policy, &pool->policies, link,
-				 srcu_read_lock_held(&pool->policy_srcu)) {
-		if (!policy->ops->reclaim || READ_ONCE(policy->ejected) ||
-		    READ_ONCE(policy->draining))
-			continue;
-		dmm_reclaim_by(policy, &rc);
-		if (rc.nr_done >= nr)
-			break;
-	}
-	srcu_read_unlock(&pool->policy_srcu, idx);
-	this_cpu_add(pool->stats->count[DMM_STAT_reclaim], rc.nr_done);
-	trace_kvm_dmm_reclaim(pool, reason, nr, rc.nr_done);
+	dmm_reclaim_all(pool, &rc);
 	return rc.nr_done;
 }
 

@@ -712,6 +712,7 @@ static int dmm_swap_reclaim(struct kvm_dmm_policy *policy,
 			dmm_swap_reclaim_hand(&visit);
 	} while (dmm_visit_settle(&visit) && dmm_visit_wants(&visit) &&
 		 !visit.full);
+	rc->nr_pending += dmm_writes_pending(policy->priv);
 	return 0;
 }
 

@@ -179,6 +179,8 @@ struct dmm_swap_region {
  * @submitted: pages that were given to the backing to write
  * @completed: of these, those it is done with
  * @written: of these, those that are out
+ * @failing: what the backing was done with last could not be written; written
+ *	with @lock held
  * @writeback_lock: one at a time moves compressed pages on
  * @writeback_by: who; to bring these back is no refault
  * @writeback_work: moves them on when they take too much memory
@@ -199,6 +201,7 @@ struct dmm_swap {
 	atomic_long_t submitted;
 	atomic_long_t completed;
 	atomic_long_t written;
+	bool failing;
 	struct mutex writeback_lock;	/* see above */
 	struct task_struct *writeback_by;
 	struct work_struct writeback_work;
@@ -284,6 +287,7 @@ int dmm_writer_add(struct dmm_writer *writer, struct kvm_dmm_batch *batch,
 void dmm_writer_submit(struct dmm_writer *writer);
 bool dmm_writer_busy(struct dmm_writer *writer);
 unsigned long dmm_writer_wait(struct dmm_writer *writer);
+unsigned long dmm_writes_pending(struct dmm_swap *swap);
 void dmm_writer_init(struct dmm_writer *writer, struct dmm_swap *swap);
 
 /* swap_writeback.c: from compressed memory to the backing */

@@ -33,8 +33,9 @@
  * was written.
  *
  * So there is no token whose content is not on the device, and whatever goes
- * wrong with a write, the content is still where it was.  Reclaim never waits
- * for the device; accesses at the limit wait for what comes free.
+ * wrong with a write, the content is still where it was.  Reclaim does not wait
+ * for the device at the limit and under host pressure; an access at the limit
+ * waits for what comes free, as long as anything is on its way.
  */
 #include <linux/bvec.h>
 #include <linux/mm.h>
@@ -177,6 +178,7 @@ static void dmm_write_account(struct dmm_write *write, unsigned int i,
 	unsigned int k, nr, out = 0;
 
 	spin_lock(&swap->lock);
+	WRITE_ONCE(swap->failing, error);
 	for (k = i; k < i + n; k++) {
 		nr = dmm_swap_nr(write->index[k]);
 		if (!write->slot[k]) {
@@ -391,6 +393,19 @@ unsigned long dmm_writer_wait(struct dmm_writer *writer)
 	writer->written = now;
 	writer->queued = 0;
 	return gone;
+}
+
+/**
+ * dmm_writes_pending - pages that go when the device has written them
+ * @swap: the policy in the pool
+ *
+ * Context: Any.
+ * Return: Their number; 0 as long as the device fails, so that nobody relies on
+ *	them.
+ */
+unsigned long dmm_writes_pending(struct dmm_swap *swap)
+{
+	return READ_ONCE(swap->failing) ? 0 : dmm_writes_left(swap);
 }
 
 /**

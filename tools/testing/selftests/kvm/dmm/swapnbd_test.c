@@ -569,6 +569,38 @@ DMM_TEST(swapnbd, comes_back)
 }
 
 /*
+ * At the limit an access waits for what is being written, however long that
+ * takes.  It fails if the device does.
+ */
+DMM_TEST(swapnbd, limit)
+{
+	unsigned long ino = self->mem.ino;
+
+	begin(_metadata, self, 0, 0);
+	ASSERT_EQ(0, fallocate(self->mem.fd, PUNCH, SIZE / 2, SIZE / 2));
+	ASSERT_EQ(0, dmm_pool_set_bytes(ino, "max_bytes", SIZE / 2));
+	self->server.silent = 1;
+	dmm_guest_start(self->guest, 0, DMM_OP_FILL, DMM_GPA + SIZE / 2,
+			PAGES / 2, 2);
+	sleep(4);
+	EXPECT_NE(0, dmm_pool_get(ino, "stats/limit_wait"));
+	EXPECT_EQ(0, dmm_pool_get(ino, "stats/limit_failed"));
+	self->server.silent = 0;
+	EXPECT_EQ(0, dmm_guest_join(self->guest, 0));
+	EXPECT_EQ(0, dmm_guest_bad_pages(self->guest, DMM_GPA, PAGES / 2, 1));
+
+	self->server.error_write = EIO;
+	EXPECT_EQ(-EFAULT, dmm_guest_run(self->guest, 0, DMM_OP_FILL, DMM_GPA,
+					 PAGES, 3));
+	EXPECT_NE(0, dmm_pool_get(ino, "stats/limit_failed"));
+	self->server.error_write = 0;
+	EXPECT_EQ(0, dmm_guest_continue(self->guest, 0));
+	EXPECT_EQ(0, dmm_guest_bad_pages(self->guest, DMM_GPA, PAGES, 3));
+	ASSERT_EQ(0, dmm_pool_set_bytes(ino, "max_bytes", 4 * SIZE));
+	end(_metadata, self);
+}
+
+/*
  * While the device has shared frames, the guest changes half of its memory, of
  * which another clone is made: other shared frames, where those are that are
  * being written.
