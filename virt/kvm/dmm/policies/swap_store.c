@@ -533,11 +533,15 @@ static int dmm_object_copy(struct dmm_swap_store *store,
 			   struct dmm_object *object, struct dmm_swap_store *to,
 			   u64 *new)
 {
-	struct dmm_object *copy = dmm_object_alloc();
+	struct dmm_object *copy;
 	struct dmm_codec *codec;
 	const void *from;
 	void *data;
 
+	if (object->size && (dmm_store_full(to) ||
+			     !kvm_dmm_pool_room(to->policy->pool)))
+		return -ENOSPC;
+	copy = dmm_object_alloc();
 	if (!copy)
 		return -ENOMEM;
 	*copy = *object;
@@ -577,7 +581,8 @@ static int dmm_object_copy(struct dmm_swap_store *store,
  * is copied: it is charged to a pool, and pools come and go.
  *
  * Context: May sleep.
- * Return: 0 or -ENOMEM.
+ * Return: 0; -ENOSPC: compressed content of @to takes as much as it may, or the
+ *	pool is at its limit; -ENOMEM.
  */
 int dmm_store_dup(struct dmm_swap_store *store, u64 token,
 		  struct dmm_swap_store *to, u64 *new)

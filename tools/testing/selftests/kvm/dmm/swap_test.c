@@ -2,8 +2,10 @@
 /*
  * The swap policy: a guest that is bigger than its pool.
  */
+#include <linux/fs.h>
 #include <signal.h>
 #include <string.h>
+#include <sys/ioctl.h>
 
 #include "swap_util.h"
 
@@ -409,6 +411,33 @@ DMM_TEST(swap, compressed_pool_full)
 					 DMM_HALF | 1));
 	ASSERT_EQ(0, dmm_pool_set(ino, "swap/max_compressed_percent", "default"));
 	EXPECT_EQ(80, dmm_pool_get(ino, "swap/max_compressed_percent"));
+}
+
+/* A clone whose pool is much smaller gets no more than its share compressed. */
+DMM_TEST(swap, clone_below_limit)
+{
+	const uint64_t max = SIZE / 8;
+	struct dmm_mem clone = swap_mem();
+
+	dmm_guest_fill(self->guest, DMM_GPA, PAGES, DMM_HALF | 1);
+	reclaim_all(_metadata, self->mem.ino);
+	ASSERT_EQ(0, dmm_pool_set_bytes(clone.ino, "max_bytes", max));
+	ASSERT_EQ(0, ioctl(clone.fd, FICLONE, self->mem.fd));
+	EXPECT_NE(0, compressed(clone.ino));
+	/* zsmalloc takes a few pages at once. */
+	EXPECT_GE(max / 100 * 80 + 16 * DMM_PAGE, compressed(clone.ino));
+	ASSERT_GE(max, compressed(clone.ino));
+
+	EXPECT_EQ(0, dmm_bad_pages(clone.hva, 0, PAGES, DMM_HALF | 1));
+	dmm_fill(clone.hva, 0, 8, DMM_HALF | 2);
+	dmm_fill(clone.hva + SIZE / 2, PAGES / 2, 8, DMM_HALF | 3);
+	EXPECT_EQ(0, dmm_bad_pages(clone.hva, 0, 8, DMM_HALF | 2));
+	EXPECT_EQ(0, dmm_bad_pages(clone.hva + SIZE / 2, PAGES / 2, 8,
+				   DMM_HALF | 3));
+	EXPECT_EQ(0, dmm_guest_bad_pages(self->guest, DMM_GPA, PAGES,
+					 DMM_HALF | 1));
+	EXPECT_TRUE(dmm_pool_ok(clone.ino));
+	dmm_mem_free(&clone);
 }
 
 DMM_TEST(swap, holes_and_truncation)
