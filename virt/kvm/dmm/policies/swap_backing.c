@@ -184,11 +184,17 @@ void dmm_backing_put(struct dmm_backing *backing)
 	dmm_backing_free(backing);
 }
 
+/* Slots among which a row of free ones is looked for: that takes microseconds. */
+#define DMM_BACKING_RANGE	4096UL
+
 /**
  * dmm_backing_alloc - get slots in a row
  * @backing: the backing
  * @max: how many at most
  * @first: out: the first of them
+ *
+ * If there is no row as long as that nearby, the next free ones are taken: where
+ * a backing is in pieces, to search all of it each time would find none.
  *
  * Context: Any.
  * Return: Their number; 0: all are in use.
@@ -196,19 +202,16 @@ void dmm_backing_put(struct dmm_backing *backing)
 unsigned int dmm_backing_alloc(struct dmm_backing *backing, unsigned int max,
 			       u32 *first)
 {
-	unsigned long at, end;
+	unsigned long at, end, limit;
 	unsigned int n = 0;
 
 	spin_lock(&backing->lock);
 	if (backing->nr_used == backing->nr)
 		goto unlock;
-	at = bitmap_find_next_zero_area(backing->used, backing->nr,
-					backing->next, max, 0);
-	if (at >= backing->nr)
-		at = bitmap_find_next_zero_area(backing->used, backing->nr, 0,
-						max, 0);
-	/* No piece as large as that is left: what there is. */
-	if (at >= backing->nr)
+	limit = min(backing->next + DMM_BACKING_RANGE, backing->nr);
+	at = bitmap_find_next_zero_area(backing->used, limit, backing->next,
+					max, 0);
+	if (at >= limit)
 		at = find_next_zero_bit(backing->used, backing->nr,
 					backing->next);
 	if (at >= backing->nr)

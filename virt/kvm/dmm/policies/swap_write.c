@@ -225,6 +225,17 @@ static void dmm_write_finish(struct dmm_write *write, unsigned int i,
 	dmm_write_account(write, i, n, error);
 }
 
+static void dmm_write_free(struct dmm_write *write)
+{
+	struct dmm_swap_store *store = &write->swap->store;
+
+	/* The store has another one, as long as there is I/O. */
+	dmm_backing_put(write->backing);
+	kfree(write);
+	if (atomic_dec_and_test(&store->nr_io))
+		wake_up_var(&store->nr_io);
+}
+
 static void dmm_write_work(struct work_struct *work)
 {
 	struct dmm_write *write = container_of(work, struct dmm_write, work);
@@ -238,14 +249,10 @@ static void dmm_write_work(struct work_struct *work)
 		n = dmm_write_group(write, i);
 		dmm_write_finish(write, i, n, r);
 	}
-	/* The store has another one, as long as there is I/O. */
-	dmm_backing_put(write->backing);
 	atomic_long_add_return(write->nr, &swap->completed);
 	wake_up_var(&swap->completed);
-	kfree(write);
 	/* From here on the policy may go away. */
-	if (atomic_dec_and_test(&swap->store.nr_io))
-		wake_up_var(&swap->store.nr_io);
+	dmm_write_free(write);
 }
 
 static long dmm_writes_left(struct dmm_swap *swap)
@@ -259,7 +266,6 @@ static int dmm_write_start(struct dmm_writer *writer)
 {
 	struct dmm_swap_store *store = &writer->swap->store;
 	struct dmm_write *write;
-	int r = -ENOSPC;
 
 	if (!READ_ONCE(store->backing))
 		return -ENOSPC;
@@ -270,24 +276,25 @@ static int dmm_write_start(struct dmm_writer *writer)
 		return -ENOMEM;
 	spin_lock(&store->lock);
 	write->backing = store->backing;
-	if (write->backing)
-		write->max = dmm_backing_alloc(write->backing, DMM_WRITE_MAX,
-					       &write->first);
-	if (write->backing && write->max) {
+	if (write->backing) {
 		refcount_inc(&write->backing->refs);
 		atomic_inc(&store->nr_io);
-		r = 0;
 	}
 	spin_unlock(&store->lock);
-	if (r) {
-		if (write->backing)
-			kvm_dmm_policy_count(store->policy,
-					     DMM_SWAP_reject_backing, 1);
+	if (!write->backing) {
 		kfree(write);
-		return r;
+		return -ENOSPC;
+	}
+	write->swap = writer->swap;
+	/* Without the lock, as this takes its time where slots are scattered. */
+	write->max = dmm_backing_alloc(write->backing, DMM_WRITE_MAX,
+				       &write->first);
+	if (!write->max) {
+		dmm_write_free(write);
+		kvm_dmm_policy_count(store->policy, DMM_SWAP_reject_backing, 1);
+		return -ENOSPC;
 	}
 	INIT_WORK(&write->work, dmm_write_work);
-	write->swap = writer->swap;
 	write->again = writer->again;
 	write->nr = 0;
 	writer->write = write;

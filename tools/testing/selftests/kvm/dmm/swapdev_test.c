@@ -287,6 +287,32 @@ DMM_TEST(swapdev, full)
 				   PAGES / 4, 1));
 }
 
+/* One slot in two is free, and each of them is found. */
+DMM_TEST(swapdev, in_pieces)
+{
+	unsigned long ino = self->mem.ino;
+	uint64_t i;
+
+	ASSERT_EQ(0, ftruncate(self->fd, SIZE));
+	ASSERT_EQ(0, set_backing(ino, self->path));
+	for (i = 1; i <= 3; i++) {
+		dmm_guest_fill(self->guest, DMM_GPA, PAGES, 1);
+		reclaim_all(_metadata, ino);
+	}
+	for (i = 0; i < PAGES; i += 2)
+		ASSERT_EQ(0, fallocate(self->mem.fd, PUNCH, i * DMM_PAGE,
+				       DMM_PAGE));
+	EXPECT_EQ(SIZE / 2, backing(ino));
+	for (i = 0; i < PAGES; i += 2)
+		dmm_fill(self->mem.hva + i * DMM_PAGE, i, 1, 2);
+	ASSERT_EQ(0, dmm_pool_set_bytes(ino, "reclaim", SIZE / 2));
+	EXPECT_EQ(SIZE, backing(ino));
+	EXPECT_EQ(0, stat_of(ino, "reject_backing"));
+	for (i = 0; i < PAGES; i++)
+		ASSERT_EQ(0, dmm_bad_pages(self->mem.hva + i * DMM_PAGE, i, 1,
+					   i % 2 ? 1 : 2));
+}
+
 /* The file system has no room for what the file promises. */
 DMM_TEST(swapdev, no_space)
 {
