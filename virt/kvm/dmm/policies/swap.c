@@ -172,6 +172,7 @@ static int dmm_swap_attach(struct kvm_dmm_policy *policy)
 	spin_lock_init(&swap->lock);
 	xa_init(&swap->regions);
 	policy->priv = swap;
+	INIT_DELAYED_WORK(&swap->copies_work, dmm_copies_work);
 	INIT_DEFERRABLE_WORK(&swap->cold_work, dmm_swap_cold_work);
 	queue_delayed_work(system_unbound_wq, &swap->cold_work, HZ);
 	return 0;
@@ -187,6 +188,7 @@ static void dmm_swap_detach(struct kvm_dmm_policy *policy)
 	cancel_delayed_work_sync(&swap->cold_work);
 	cancel_work_sync(&swap->writeback_work);
 	dmm_store_drain(&swap->store);
+	cancel_delayed_work_sync(&swap->copies_work);
 	xa_for_each(&swap->regions, i, region)
 		kmem_cache_free(dmm_swap_region_cache, region);
 	xa_destroy(&swap->regions);
@@ -229,7 +231,14 @@ static int dmm_swap_fetch(struct kvm_dmm_policy *policy, u64 token,
 	r = dmm_store_fetch(&swap->store, token, page, flags);
 	trace_kvm_dmm_swap_in(policy->pool, page->index,
 			      dmm_store_in_memory(token), flags, r);
-	if (r < 0 || !region)
+	if (r < 0)
+		return r;
+	if (r && !dmm_store_in_memory(token)) {
+		region = dmm_swap_region_get(swap, page->index);
+		if (region)
+			set_bit(i, region->copied);
+	}
+	if (!region)
 		return r;
 	if (dmm_store_in_memory(token))
 		clear_bit(i, region->packed);
@@ -560,28 +569,15 @@ static unsigned int dmm_swap_evict(struct dmm_visit *visit, unsigned int i)
 /* Have pages that stay do without their copies. */
 static void dmm_swap_drop(struct dmm_visit *visit)
 {
-	struct kvm_dmm_policy *policy = visit->swap->store.policy;
-	struct kvm_dmm_batch batch;
-	unsigned int i, n = 0;
-	pgoff_t index;
+	unsigned int i;
 	long freed;
 
 	freed = atomic_long_read(&visit->swap->store.charged);
-	if (!kvm_dmm_batch_start(&batch, policy->pool, visit->base))
-		return;
-	for_each_set_bit(i, visit->drop, KVM_DMM_REGION_PAGES) {
-		index = visit->base + i;
-		if (!kvm_dmm_batch_add(&batch, index))
-			__clear_bit(i, visit->drop);
-		else if (!kvm_dmm_batch_forget(&batch, policy, index))
-			n++;
-	}
-	kvm_dmm_batch_end(&batch);
+	dmm_copies_forget(visit->swap, visit->base, visit->drop);
 	spin_lock(&visit->swap->lock);
 	for_each_set_bit(i, visit->drop, KVM_DMM_REGION_PAGES)
 		visit->region->state[i] &= ~DMM_AGE_KEPT;
 	spin_unlock(&visit->swap->lock);
-	kvm_dmm_policy_count(policy, DMM_SWAP_copy_dropped, n);
 	freed -= atomic_long_read(&visit->swap->store.charged);
 	if (freed > 0)
 		visit->rc->nr_done += freed;

@@ -98,6 +98,7 @@ enum dmm_codec_type {
  * @used: a bit for each slot
  * @nr_used: slots in use
  * @next: where the search for slots goes on
+ * @stores: stores that write to it
  */
 struct dmm_backing {
 	struct list_head link;
@@ -111,6 +112,7 @@ struct dmm_backing {
 	unsigned long *used;
 	unsigned long nr_used;
 	unsigned long next;
+	struct list_head stores;
 };
 
 /**
@@ -136,6 +138,7 @@ struct dmm_slot {
  * @nr_io: writes and reads that are on their way
  * @lock: protects the rest
  * @backing: where to write to, or NULL; stays as long as there is I/O or a slot
+ * @sharing: in its list of stores; protected by backing->lock, too
  * @window: the last read that was more than what was asked for, or NULL
  * @reads: reads that are on their way
  * @nr_reads: their number; read without the lock, for a guess
@@ -150,6 +153,7 @@ struct dmm_swap_store {
 	atomic_t nr_io;
 	spinlock_t lock;	/* see above */
 	struct dmm_backing *backing;
+	struct list_head sharing;
 	struct dmm_read *window;
 	struct list_head reads;
 	unsigned int nr_reads;
@@ -164,6 +168,7 @@ struct dmm_swap_store {
  * @idle: see dmm_cold_pass()
  * @writing: pages that are being written; atomic
  * @packed: pages that may be compressed; atomic
+ * @copied: pages that may have a copy in a backing; atomic
  */
 struct dmm_swap_region {
 	u8 state[KVM_DMM_REGION_PAGES];
@@ -171,6 +176,7 @@ struct dmm_swap_region {
 	u8 idle[KVM_DMM_REGION_PAGES];
 	DECLARE_BITMAP(writing, KVM_DMM_REGION_PAGES);
 	DECLARE_BITMAP(packed, KVM_DMM_REGION_PAGES);
+	DECLARE_BITMAP(copied, KVM_DMM_REGION_PAGES);
 };
 
 /**
@@ -184,6 +190,7 @@ struct dmm_swap_region {
  * @writeback_lock: one at a time moves compressed pages on
  * @writeback_by: who; to bring these back is no refault
  * @writeback_work: moves them on when they take too much memory
+ * @copies_work: gives up copies in the backing
  * @lock: protects the rest
  * @regions: page offset / 512 to struct dmm_swap_region; entries stay, so that
  *	looking one up takes no lock
@@ -205,6 +212,7 @@ struct dmm_swap {
 	struct mutex writeback_lock;	/* see above */
 	struct task_struct *writeback_by;
 	struct work_struct writeback_work;
+	struct delayed_work copies_work;
 	spinlock_t lock;	/* see above */
 	struct xarray regions;
 	struct dmm_age age;
@@ -256,6 +264,7 @@ int dmm_store_dup(struct dmm_swap_store *store, u64 token,
 int dmm_store_set_backing(struct dmm_swap_store *store, const char *path);
 ssize_t dmm_store_show_backing(struct dmm_swap_store *store, char *buf);
 bool dmm_store_has_room(struct dmm_swap_store *store);
+bool dmm_store_wants_room(struct dmm_swap_store *store);
 unsigned long dmm_store_excess(struct dmm_swap_store *store);
 void dmm_store_free(struct dmm_swap_store *store, u64 token);
 void dmm_store_compact(struct dmm_swap_store *store);
@@ -272,6 +281,7 @@ void dmm_backing_release(struct dmm_backing *backing, u32 first,
 unsigned int dmm_backing_row(struct dmm_backing *backing, u32 first,
 			     unsigned int max);
 bool dmm_backing_crowded(struct dmm_backing *backing);
+bool dmm_backing_wants_room(struct dmm_backing *backing);
 int dmm_backing_io(struct dmm_backing *backing, bool write,
 		   struct bio_vec *bvec, unsigned int n, u32 first);
 ssize_t dmm_backing_path(struct dmm_backing *backing, char *buf);
@@ -293,6 +303,12 @@ void dmm_writer_init(struct dmm_writer *writer, struct dmm_swap *swap);
 /* swap_writeback.c: from compressed memory to the backing */
 int dmm_writeback(struct dmm_swap *swap, unsigned long nr);
 void dmm_writeback_work(struct work_struct *work);
+
+/* swap_copies.c: copies of pages that are back */
+unsigned int dmm_copies_forget(struct dmm_swap *swap, pgoff_t base,
+			       unsigned long *which);
+void dmm_copies_work(struct work_struct *work);
+void dmm_copies_thin(struct dmm_backing *backing);
 
 /* swap_read.c: and back */
 int dmm_slot_fetch(struct dmm_swap_store *store, struct dmm_slot *slot,

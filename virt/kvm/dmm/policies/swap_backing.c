@@ -89,6 +89,7 @@ static struct dmm_backing *dmm_backing_create(struct file *file)
 	}
 	refcount_set(&backing->refs, 1);
 	spin_lock_init(&backing->lock);
+	INIT_LIST_HEAD(&backing->stores);
 	backing->file = file;
 	backing->direct = file->f_mode & FMODE_CAN_ODIRECT;
 	backing->nr = min_t(u64, nr, U32_MAX);
@@ -272,6 +273,18 @@ unsigned int dmm_backing_row(struct dmm_backing *backing, u32 first,
 bool dmm_backing_crowded(struct dmm_backing *backing)
 {
 	return READ_ONCE(backing->nr_used) > backing->nr - backing->nr / 4;
+}
+
+/**
+ * dmm_backing_wants_room - should copies of resident pages go?
+ * @backing: a backing that was crowded
+ *
+ * Context: Any.
+ * Return: True if more than five eighths of the slots are in use.
+ */
+bool dmm_backing_wants_room(struct dmm_backing *backing)
+{
+	return READ_ONCE(backing->nr_used) > backing->nr - backing->nr / 8 * 3;
 }
 
 static ssize_t dmm_backing_try(struct dmm_backing *backing, bool write,

@@ -229,6 +229,23 @@ bool dmm_store_has_room(struct dmm_swap_store *store)
 	return room;
 }
 
+/**
+ * dmm_store_wants_room - should copies in the backing go?
+ * @store: the store
+ *
+ * Context: Any.
+ * Return: True if there is a backing, and it is still rather full.
+ */
+bool dmm_store_wants_room(struct dmm_swap_store *store)
+{
+	bool wants;
+
+	spin_lock(&store->lock);
+	wants = store->backing && dmm_backing_wants_room(store->backing);
+	spin_unlock(&store->lock);
+	return wants;
+}
+
 static int dmm_store_compressed(struct dmm_swap_store *store, const void *kaddr,
 				u64 *token)
 {
@@ -605,6 +622,27 @@ int dmm_store_dup(struct dmm_swap_store *store, u64 token,
 	return 0;
 }
 
+/* Have another backing; returns the old one, and takes the reference over. */
+static struct dmm_backing *dmm_store_change_backing(struct dmm_swap_store *store,
+						    struct dmm_backing *backing)
+{
+	struct dmm_backing *old = store->backing;
+
+	lockdep_assert_held(&store->lock);
+	if (old) {
+		spin_lock(&old->lock);
+		list_del(&store->sharing);
+		spin_unlock(&old->lock);
+	}
+	store->backing = backing;
+	if (backing) {
+		spin_lock(&backing->lock);
+		list_add_tail(&store->sharing, &backing->stores);
+		spin_unlock(&backing->lock);
+	}
+	return old;
+}
+
 /**
  * dmm_store_set_backing - choose the file or device for what is to be written
  * @store: the store
@@ -631,7 +669,7 @@ int dmm_store_set_backing(struct dmm_swap_store *store, const char *path)
 	    (atomic_read(&store->nr_io) || atomic_long_read(&store->nr_slots)))
 		r = -EBUSY;
 	else
-		swap(backing, store->backing);
+		backing = dmm_store_change_backing(store, backing);
 	spin_unlock(&store->lock);
 	dmm_backing_put(backing);
 	return r;
@@ -695,14 +733,21 @@ int dmm_store_init(struct dmm_swap_store *store, struct kvm_dmm_policy *policy)
 }
 
 /**
- * dmm_store_drain - wait until the backing has done what it was given
+ * dmm_store_drain - wait until the backing has done what it was given, and leave
  * @store: the store, which gives it no more
  *
  * Context: May sleep until the device has done it.
  */
 void dmm_store_drain(struct dmm_swap_store *store)
 {
+	struct dmm_backing *backing;
+
 	wait_var_event(&store->nr_io, !atomic_read(&store->nr_io));
+	dmm_window_drop(store);
+	spin_lock(&store->lock);
+	backing = dmm_store_change_backing(store, NULL);
+	spin_unlock(&store->lock);
+	dmm_backing_put(backing);
 }
 
 /**
@@ -711,9 +756,7 @@ void dmm_store_drain(struct dmm_swap_store *store)
  */
 void dmm_store_exit(struct dmm_swap_store *store)
 {
-	dmm_window_drop(store);
 	WARN_ON_ONCE(atomic_long_read(&store->nr_slots));
-	dmm_backing_put(store->backing);
 	/* zsmalloc frees empty pages in the background. */
 	kvm_dmm_charge_compressed(store->policy->pool,
 				  -atomic_long_xchg(&store->charged, 0) *

@@ -289,6 +289,8 @@ static int dmm_write_start(struct dmm_writer *writer)
 	/* Without the lock, as this takes its time where slots are scattered. */
 	write->max = dmm_backing_alloc(write->backing, DMM_WRITE_MAX,
 				       &write->first);
+	if (dmm_backing_crowded(write->backing))
+		dmm_copies_thin(write->backing);
 	if (!write->max) {
 		dmm_write_free(write);
 		kvm_dmm_policy_count(store->policy, DMM_SWAP_reject_backing, 1);

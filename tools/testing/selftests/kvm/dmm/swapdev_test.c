@@ -432,6 +432,36 @@ DMM_TEST(swapdev, two_pools)
 	EXPECT_EQ(0, dmm_guest_bad_pages(self->guest, DMM_GPA, PAGES, 3));
 }
 
+/* Copies of a pool that does nothing make room for what another has to write. */
+DMM_TEST(swapdev, copies_make_room)
+{
+	struct dmm_mem other = swap_mem();
+	int tries;
+
+	ASSERT_EQ(0, ftruncate(self->fd, SIZE / 8 * 12));
+	ASSERT_EQ(0, set_backing(self->mem.ino, self->path));
+	ASSERT_EQ(0, set_backing(other.ino, self->path));
+	dmm_guest_fill(self->guest, DMM_GPA, PAGES, 1);
+	reclaim_all(_metadata, self->mem.ino);
+	EXPECT_EQ(0, dmm_guest_bad_pages(self->guest, DMM_GPA, PAGES, 1));
+	ASSERT_EQ(SIZE, backing(self->mem.ino));
+
+	/* There is room for a half of it only. */
+	dmm_fill(other.hva, 0, PAGES, 2);
+	dmm_pool_set_bytes(other.ino, "reclaim", SIZE);
+	for (tries = 0; tries < 100 && backing(self->mem.ino) > SIZE / 2; tries++)
+		usleep(100000);
+	EXPECT_GE(SIZE / 2, backing(self->mem.ino));
+	EXPECT_NE(0, stat_of(self->mem.ino, "copy_dropped"));
+	dmm_pool_set_bytes(other.ino, "reclaim", resident(other.ino));
+	EXPECT_EQ(0, resident(other.ino));
+	EXPECT_EQ(SIZE, backing(other.ino));
+	EXPECT_EQ(SIZE, resident(self->mem.ino));
+	EXPECT_EQ(0, dmm_guest_bad_pages(self->guest, DMM_GPA, PAGES, 1));
+	EXPECT_EQ(0, dmm_bad_pages(other.hva, 0, PAGES, 2));
+	dmm_mem_free(&other);
+}
+
 /* A clone shares what is in the backing, which has no room for a copy. */
 DMM_TEST(swapdev, clone)
 {
