@@ -86,7 +86,7 @@ static int dmm_writeback_region(struct dmm_swap *swap, pgoff_t base,
  * Context: May sleep until the device has done it.  No busy bit is held.
  * Return: 0; -EAGAIN: there are less; -EBUSY: there is no room in the pool to
  *	bring them back first; -ENOSPC: there is no backing, or little room in
- *	it; -ENOMEM; -EINTR.
+ *	it; -EIO: it cannot be written; -ENOMEM; -EINTR.
  */
 int dmm_writeback(struct dmm_swap *swap, unsigned long nr)
 {
@@ -94,10 +94,10 @@ int dmm_writeback(struct dmm_swap *swap, unsigned long nr)
 	struct dmm_writer writer;
 	bool wrapped = false;
 	pgoff_t index, base;
-	int r;
+	unsigned long gone;
+	int r = 0;
 
-	r = mutex_lock_interruptible(&swap->writeback_lock);
-	if (r)
+	if (mutex_lock_interruptible(&swap->writeback_lock))
 		return -EINTR;
 	WRITE_ONCE(swap->writeback_by, current);
 	dmm_writer_init(&writer, swap);
@@ -106,6 +106,15 @@ int dmm_writeback(struct dmm_swap *swap, unsigned long nr)
 	index = swap->hand;
 	spin_unlock(&swap->lock);
 	while (nr) {
+		if (signal_pending(current)) {
+			r = -EINTR;
+			break;
+		}
+		/* What comes back must be able to go on. */
+		if (dmm_writer_busy(&writer)) {
+			dmm_writer_wait(&writer);
+			continue;
+		}
 		if (!dmm_store_has_room(&swap->store)) {
 			r = -ENOSPC;
 			break;
@@ -125,9 +134,10 @@ int dmm_writeback(struct dmm_swap *swap, unsigned long nr)
 		nr -= r;
 		/* The room that they have taken is free after that. */
 		dmm_writer_submit(&writer);
-		dmm_writer_wait(&writer);
-		if (signal_pending(current)) {
-			r = -EINTR;
+		gone = dmm_writer_wait(&writer);
+		/* What could not be written is resident now: no more of that. */
+		if (r && !gone && READ_ONCE(swap->failing)) {
+			r = -EIO;
 			break;
 		}
 		if (!r)

@@ -351,6 +351,27 @@ DMM_TEST(swapnbd, errors)
 	end(_metadata, self);
 }
 
+/* Compressed pages that cannot be written stay compressed, but for a few. */
+DMM_TEST(swapnbd, writeback)
+{
+	unsigned long ino = self->mem.ino;
+
+	begin(_metadata, self, 0, 0);
+	dmm_guest_fill(self->guest, DMM_GPA, PAGES, DMM_HALF | 2);
+	reclaim_all(_metadata, ino);
+	self->server.error_write = EIO;
+	EXPECT_EQ(-EIO, dmm_pool_set_bytes(ino, "swap/writeback", SIZE));
+	EXPECT_EQ(0, stat_of(ino, "written_back"));
+	EXPECT_GE(64 * DMM_PAGE, resident(ino));
+
+	self->server.error_write = 0;
+	EXPECT_EQ(0, dmm_pool_set_bytes(ino, "swap/writeback", SIZE / 2));
+	EXPECT_EQ(PAGES / 2, stat_of(ino, "written_back"));
+	EXPECT_EQ(0, dmm_guest_bad_pages(self->guest, DMM_GPA, PAGES,
+					 DMM_HALF | 2));
+	end(_metadata, self);
+}
+
 /* The device does not answer: whoever waits can be killed, the rest goes on. */
 DMM_TEST(swapnbd, silent)
 {
