@@ -12,6 +12,7 @@
 #include <linux/ctype.h>
 #include <linux/mm.h>
 #include <linux/module.h>
+#include <linux/sched/signal.h>
 #include <linux/slab.h>
 
 #include "../limit.h"
@@ -340,11 +341,16 @@ static void dmm_visit_init(struct dmm_visit *visit, struct dmm_swap *swap,
 	dmm_writer_init(&visit->writer, swap);
 }
 
-/* How many pages are still wanted, besides those that are being written? */
+/*
+ * How many pages are still wanted, besides those that are being written?  Who is
+ * killed wants none: to try all of a pool takes seconds.
+ */
 static unsigned long dmm_visit_wants(struct dmm_visit *visit)
 {
 	unsigned long got = visit->rc->nr_done + visit->writer.queued;
 
+	if (fatal_signal_pending(current))
+		return 0;
 	return visit->rc->nr_pages > got ? visit->rc->nr_pages - got : 0;
 }
 
@@ -372,6 +378,8 @@ static void dmm_swap_look(struct dmm_visit *visit, bool pressure)
 	struct kvm_dmm_pool *pool = visit->swap->store.policy->pool;
 	struct dmm_age *age = &visit->swap->age;
 	struct kvm_dmm_reclaim *rc = visit->rc;
+	/* At the limit, there is no use in trying again so soon. */
+	bool skip = rc->reason == KVM_DMM_RECLAIM_LIMIT;
 	unsigned int i;
 	pgoff_t index;
 	bool go;
@@ -405,8 +413,9 @@ static void dmm_swap_look(struct dmm_visit *visit, bool pressure)
 			     dmm_age_kind(*state) != DMM_AGE_HARD;
 		else if (test_bit(i, young))
 			visit->region->idle[i] = 0;
-		if ((go || visit->all) && index >= rc->first &&
-		    index <= rc->last)
+		if (visit->all)
+			go |= !skip || dmm_age_kind(*state) != DMM_AGE_HARD;
+		if (go && index >= rc->first && index <= rc->last)
 			__set_bit(i, visit->go);
 		else if (pressure && (*state & DMM_AGE_KEPT) &&
 			 !test_bit(i, visit->shared))

@@ -440,6 +440,35 @@ DMM_TEST(swap, clone_below_limit)
 	dmm_mem_free(&clone);
 }
 
+/* Who finds that nothing can be taken out of a large pool can be killed. */
+DMM_TEST(swap, killed_at_limit)
+{
+	const uint64_t size = 96UL << 20, max = size - DMM_BLOCK;
+	struct dmm_mem mem = dmm_mem_create_exact(size);
+	uint64_t begin;
+	int status, i;
+	pid_t pid;
+
+	ASSERT_EQ(0, dmm_pool_set(mem.ino, "policies", "+swap"));
+	dmm_fill(mem.hva, 0, max / DMM_PAGE, 1);
+	ASSERT_EQ(0, dmm_pool_set_bytes(mem.ino, "max_bytes", max));
+	for (i = 0; i < 3; i++) {
+		pid = fork();
+		ASSERT_NE(-1, pid);
+		if (!pid)
+			exit(*(volatile char *)(mem.hva + max) = 1);
+		usleep(300000);
+		EXPECT_EQ(0, waitpid(pid, &status, WNOHANG));
+		begin = dmm_now_ms();
+		kill(pid, SIGKILL);
+		EXPECT_EQ(pid, waitpid(pid, &status, 0));
+		/* To try all pages takes a second or more. */
+		EXPECT_GE(400, dmm_now_ms() - begin);
+		EXPECT_EQ(SIGKILL, WTERMSIG(status));
+	}
+	dmm_mem_free(&mem);
+}
+
 DMM_TEST(swap, holes_and_truncation)
 {
 	unsigned long ino = self->mem.ino;
