@@ -107,17 +107,20 @@ static u64 dmm_token_word(u64 token)
 	return dmm_token_kind(token) == DMM_TOKEN_WORD ? v : v << 32 | v;
 }
 
-/* Keep the pool's charge what zsmalloc has: whoever is last sees the truth. */
+/*
+ * Keep the pool's charge what zsmalloc has.  Of two the first may come last, with
+ * what is old by then: so each looks again, and the last one sees the truth.
+ */
 static void dmm_store_charge(struct dmm_swap_store *store)
 {
-	long now = zs_get_total_pages(store->zs);
-	long old;
+	long now, old;
 
-	if (now == atomic_long_read(&store->charged))
-		return;
-	old = atomic_long_xchg(&store->charged, now);
-	kvm_dmm_charge_compressed(store->policy->pool,
-				  (now - old) * (long)PAGE_SIZE);
+	while ((now = zs_get_total_pages(store->zs)) !=
+	       atomic_long_read(&store->charged)) {
+		old = atomic_long_xchg(&store->charged, now);
+		kvm_dmm_charge_compressed(store->policy->pool,
+					  (now - old) * (long)PAGE_SIZE);
+	}
 }
 
 static bool dmm_same_filled(const u64 *p, u64 *word)
