@@ -513,8 +513,10 @@ static void dmm_swap_evict_shared(struct dmm_visit *visit, unsigned int first,
 		    !kvm_dmm_batch_start(&batch, store->policy->pool, index))
 			continue;
 		page = kvm_dmm_batch_add_shared(&batch, index);
-		if (!page)
+		if (!page) {
+			kvm_dmm_batch_end(&batch);
 			continue;
+		}
 		if (!kvm_dmm_batch_claims(&batch, index, for_host)) {
 			if (!for_host)
 				__set_bit(i, hard);
