@@ -381,6 +381,25 @@ UNIT_TEST(swap_cold_after)
 	EXPECT_EQ(need, DMM_COLD_PASSES);
 }
 
+/* The hand finds no frame: one is about to come back, or there is a hole. */
+UNIT_TEST(swap_age_not_there)
+{
+	struct dmm_age age = {};
+	u8 other = 0, state = 0;
+
+	dmm_age_become(&age, &other, DMM_AGE_ACTIVE);
+	EXPECT(dmm_age_returned(&age, &state, 0));
+	state |= DMM_AGE_KEPT;
+	dmm_age_absent(&age, &state);
+	EXPECT(dmm_age_is_active(state));
+	EXPECT(state & DMM_AGE_KEPT);
+	EXPECT_EQ(age.nr_active, 2);
+	dmm_age_absent(&age, &state);
+	EXPECT_EQ(state, DMM_AGE_KEPT);
+	EXPECT_EQ(age.nr_active, 1);
+	EXPECT_EQ(age.nr_inactive, 0);
+}
+
 /* The counts are those of the states, whatever happened. */
 UNIT_TEST(swap_age_counts)
 {

@@ -397,9 +397,8 @@ static void dmm_swap_look(struct dmm_visit *visit, bool pressure)
 	for (i = 0; i < KVM_DMM_REGION_PAGES; i++) {
 		state = &visit->region->state[i];
 		if (!test_bit(i, frames)) {
-			/* Gone by a hole, or not here yet. */
 			if (*state)
-				dmm_age_set(age, state, 0);
+				dmm_age_absent(age, state);
 			continue;
 		}
 		/* It goes already. */

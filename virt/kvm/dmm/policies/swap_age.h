@@ -146,6 +146,23 @@ static inline bool dmm_age_visit(struct dmm_age *age, u8 *state, bool young)
 }
 
 /**
+ * dmm_age_absent - the hand passes a page that is not resident
+ * @age: the pool
+ * @state: of the page
+ *
+ * It has gone with a hole, or comes back just now: what was learned then is not
+ * forgotten before the hand comes again.  Nor is a copy: there may be one.
+ */
+static inline void dmm_age_absent(struct dmm_age *age, u8 *state)
+{
+	if (dmm_age_kind(*state) == DMM_AGE_NEW ||
+	    dmm_age_kind(*state) == DMM_AGE_BACK)
+		dmm_age_visit(age, state, false);
+	else
+		dmm_age_set(age, state, *state & DMM_AGE_KEPT);
+}
+
+/**
  * dmm_age_evicted - a page has gone
  * @age: the pool
  * @state: of the page
