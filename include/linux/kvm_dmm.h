@@ -138,7 +138,9 @@ struct kvm_dmm_reclaim {
  * @block: rather all of the region, in one piece, if nothing is in it yet; only
  *	of what is absent
  *
- * [@first, @last] has @index in it and does not leave its region.
+ * The policy sets @first, @last and @block; what it does to the others has no
+ * effect.  [@first, @last] has @index in it; what lies outside its region is
+ * left alone.
  */
 struct kvm_dmm_around {
 	pgoff_t index;

@@ -550,6 +550,7 @@ int dmm_fill_content(struct kvm_dmm_pool *pool, pgoff_t index,
  */
 void dmm_ask_around(struct kvm_dmm_pool *pool, struct kvm_dmm_around *around)
 {
+	pgoff_t index = around->index;
 	struct kvm_dmm_policy *policy;
 	int idx;
 
@@ -559,6 +560,8 @@ void dmm_ask_around(struct kvm_dmm_pool *pool, struct kvm_dmm_around *around)
 		if (!policy->ops->around || READ_ONCE(policy->ejected))
 			continue;
 		policy->ops->around(policy, around);
+		/* The region that is filled is that of the page. */
+		around->index = index;
 		break;
 	}
 	srcu_read_unlock(&pool->policy_srcu, idx);
@@ -583,8 +586,12 @@ int dmm_fetch_token(struct kvm_dmm_pool *pool, u64 e, struct page *page,
 	idx = srcu_read_lock(&pool->policy_srcu);
 	policy = srcu_dereference(pool->by_id[dmm_policy_id(e)],
 				  &pool->policy_srcu);
-	if (around && policy->ops->fetch_around && !READ_ONCE(policy->ejected))
+	if (around && policy->ops->fetch_around &&
+	    !READ_ONCE(policy->ejected)) {
 		policy->ops->fetch_around(policy, dmm_token(e), around);
+		/* As in dmm_ask_around(). */
+		around->index = page->index;
+	}
 	r = policy->ops->fetch(policy, dmm_token(e), page, flags);
 	if (r == -EUCLEAN)
 		dmm_eject(policy, "fetch", r);
