@@ -200,8 +200,10 @@ struct kvm_dmm_around {
  *	page offset @index, too.  Each is then fetched or freed for itself; they
  *	may be the same number.  May sleep; allocate with GFP_NOIO.  The entry
  *	with @token is busy.  0, or -errno: the clone fetches the content, the
- *	user keeps the frame, as without the op.  After 0 the new token may come
- *	back by @free_token at once, if the clone was not made after all.
+ *	user keeps the frame, as without the op; so it is with any result but 0,
+ *	and with a token that is too large.  After 0 the new token may come back
+ *	by @free_token at once, if the clone was not made after all or the token
+ *	is too large.
  * @lookup: Say which shared frame has the content of @token, if any is known:
  *	the core takes it without reading anything, for accesses that read.
  *	May sleep; allocate with GFP_NOIO.  The entry is busy, and the pool has

@@ -628,15 +628,15 @@ void dmm_free_token(struct kvm_dmm_pool *pool, unsigned int id, u64 token)
  *	the busy bit of the entry that is set to it, as in kvm_dmm_batch_token(),
  *	or by the policy mutex of @to.
  *
- * Return: 0; -EOPNOTSUPP: the policy cannot, or @to does not have it; or its
- *	error.
+ * Return: 0; -EOPNOTSUPP: the policy cannot, or @to does not have it; -ERANGE:
+ *	the token is too large; or what the policy returns, which may be anything.
  */
 int dmm_dup_token(struct kvm_dmm_pool *pool, u64 e, struct kvm_dmm_pool *to,
 		  pgoff_t index, u64 *new)
 {
 	struct kvm_dmm_policy *policy, *other;
 	int idx, to_idx, r = -EOPNOTSUPP;
-	u64 token;
+	u64 token = U64_MAX;	/* none, if the policy sets none */
 
 	idx = srcu_read_lock(&pool->policy_srcu);
 	to_idx = srcu_read_lock(&to->policy_srcu);
@@ -651,7 +651,7 @@ int dmm_dup_token(struct kvm_dmm_pool *pool, u64 e, struct kvm_dmm_pool *to,
 	    !READ_ONCE(other->draining) && !READ_ONCE(other->ejected)) {
 		r = policy->ops->dup_token(policy, dmm_token(e), other, index,
 					   &token);
-		if (!r && WARN_ON_ONCE(token >> KVM_DMM_TOKEN_BITS)) {
+		if (!r && token >> KVM_DMM_TOKEN_BITS) {
 			other->ops->free_token(other, token);
 			r = -ERANGE;
 		}
