@@ -207,9 +207,9 @@ struct kvm_dmm_around {
  * @lookup: Say which shared frame has the content of @token, if any is known:
  *	the core takes it without reading anything, for accesses that read.
  *	May sleep; allocate with GFP_NOIO.  The entry is busy, and the pool has
- *	a sharing domain.  A handle with a reference, or NULL.  If the frame can
- *	still be had and the pools may share, @free_token follows; otherwise the
- *	token is fetched.
+ *	a sharing domain.  A handle with a reference, or NULL, as which an error
+ *	counts.  If the frame can still be had and the pools may share,
+ *	@free_token follows; otherwise the token is fetched.
  * @match: Say which shared frame may have the content of @page, which was just
  *	fetched for reading @index; the core compares them.  Context and result
  *	as @lookup, but for tokens of any policy.

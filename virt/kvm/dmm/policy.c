@@ -2,6 +2,7 @@
 /*
  * Dynamic memory mapping: the registry of policies, and which pool has which.
  */
+#include <linux/err.h>
 #include <linux/kmod.h>
 #include <linux/mutex.h>
 #include <linux/slab.h>
@@ -663,6 +664,12 @@ int dmm_dup_token(struct kvm_dmm_pool *pool, u64 e, struct kvm_dmm_pool *to,
 	return r;
 }
 
+/* What a policy offers: an error is no handle. */
+static struct kvm_dmm_shared *dmm_offered(struct kvm_dmm_shared *shared)
+{
+	return IS_ERR(shared) ? NULL : shared;
+}
+
 /**
  * dmm_lookup_token - is there a shared frame with the content of a token?
  * @pool: the pool
@@ -680,7 +687,7 @@ struct kvm_dmm_shared *dmm_lookup_token(struct kvm_dmm_pool *pool, u64 e)
 	policy = srcu_dereference(pool->by_id[dmm_policy_id(e)],
 				  &pool->policy_srcu);
 	if (policy->ops->lookup && !READ_ONCE(policy->ejected))
-		shared = policy->ops->lookup(policy, dmm_token(e));
+		shared = dmm_offered(policy->ops->lookup(policy, dmm_token(e)));
 	srcu_read_unlock(&pool->policy_srcu, idx);
 	return shared;
 }
@@ -707,7 +714,7 @@ struct kvm_dmm_shared *dmm_match_content(struct kvm_dmm_pool *pool,
 				 srcu_read_lock_held(&pool->policy_srcu)) {
 		if (!policy->ops->match || READ_ONCE(policy->ejected))
 			continue;
-		shared = policy->ops->match(policy, index, page);
+		shared = dmm_offered(policy->ops->match(policy, index, page));
 		if (shared)
 			break;
 	}
