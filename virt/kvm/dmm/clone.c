@@ -202,6 +202,9 @@ static int dmm_clone_shared(struct dmm_clone *clone,
 	page = dmm_shared_join(shared, clone->dst, clone->to, true);
 	if (IS_ERR(page)) {
 		r = PTR_ERR(page);
+		/* Dead by now: the source has changed. */
+		if (r == -ESTALE)
+			r = -EAGAIN;
 		kvm_dmm_batch_end(&clone->batch);
 		goto put;
 	}
@@ -272,7 +275,10 @@ static int dmm_clone_touch(struct dmm_clone *clone)
 	return r;
 }
 
-/* One try of one page.  -EAGAIN, -ESTALE: the source has changed. */
+/*
+ * One try of one page.  -EAGAIN: the source has changed.  Policies may return any
+ * other error; see dmm_policy_error().
+ */
 static int dmm_clone_try(struct dmm_clone *clone)
 {
 	struct kvm_dmm_shared *shared;
@@ -329,7 +335,7 @@ static int dmm_clone_page(struct kvm_dmm_pool *src, pgoff_t from,
 			return -EINTR;
 		r = dmm_clone_try(&clone);
 		cond_resched();
-	} while (r == -EAGAIN || r == -ESTALE);
+	} while (r == -EAGAIN);
 	return r;
 }
 
