@@ -469,6 +469,20 @@ static void dmm_check_hold(struct kvm_dmm_pool *pool)
 	}
 }
 
+/* Policies whose ahead op is to be called. */
+static int dmm_count_ahead(struct kvm_dmm_pool *pool)
+{
+	struct kvm_dmm_policy *policy;
+	int idx, n = 0;
+
+	idx = srcu_read_lock(&pool->policy_srcu);
+	list_for_each_entry_srcu(policy, &pool->policies, link,
+				 srcu_read_lock_held(&pool->policy_srcu))
+		n += READ_ONCE(policy->ahead);
+	srcu_read_unlock(&pool->policy_srcu, idx);
+	return n;
+}
+
 /*
  * A fault charges its page before it finds the entry busy, and who has taken a
  * frame out uncharges it after letting the entry go: neither takes long.
@@ -482,6 +496,7 @@ static bool dmm_check_counters(struct kvm_dmm_check *check)
 	struct dmm_check_count n;
 	long resident, shared, tokens, compressed;
 	unsigned int tries;
+	int ahead, want;
 
 	for (tries = 0; tries < DMM_CHECK_TRIES; tries++) {
 		dmm_check_count(check, &n);
@@ -489,8 +504,11 @@ static bool dmm_check_counters(struct kvm_dmm_check *check)
 		shared = atomic_long_read(&pool->nr_shared);
 		tokens = atomic_long_read(&pool->nr_tokens);
 		compressed = atomic_long_read(&pool->compressed);
+		ahead = atomic_read(&pool->nr_ahead);
+		want = dmm_count_ahead(pool);
 		if (resident == n.resident && shared == n.shared &&
-		    tokens == n.tokens && !n.pending && compressed >= 0)
+		    tokens == n.tokens && !n.pending && compressed >= 0 &&
+		    ahead == want)
 			return true;
 		if (!dmm_check_holds_all(pool))
 			return false;
@@ -510,6 +528,9 @@ static bool dmm_check_counters(struct kvm_dmm_check *check)
 			n.pending);
 	if (compressed < 0)
 		dmm_bad(check, 0, "%ld bytes are compressed", compressed);
+	if (ahead != want)
+		dmm_bad(check, 0, "%d policies are counted to look ahead, there are %d",
+			ahead, want);
 	return true;
 }
 

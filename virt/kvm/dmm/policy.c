@@ -225,6 +225,7 @@ int dmm_attach(struct kvm_dmm_pool *pool, const char *name)
 detach:
 	ops->detach(policy);
 exit:
+	kvm_dmm_want_ahead(policy, false);
 	dmm_tunables_exit(policy);
 free:
 	kfree(policy);
@@ -402,6 +403,7 @@ static void dmm_remove_policy(struct kvm_dmm_pool *pool,
 	ops->detach(policy);
 	dmm_check_compressed(policy);
 	trace_kvm_dmm_detach(pool, ops->name);
+	kvm_dmm_want_ahead(policy, false);
 	dmm_tunables_exit(policy);
 	kfree(policy);
 	module_put(ops->owner);
@@ -769,7 +771,8 @@ void dmm_publish(struct kvm_dmm_pool *pool, u64 e,
  *
  * Each fault of a guest costs more as long as it is.
  *
- * Context: Any; the policy serializes.  Not wanted any more when it is detached.
+ * Context: Any; the policy serializes.  When it is detached, or its attach op
+ *	fails, it is not wanted any more, without being taken back.
  */
 void kvm_dmm_want_ahead(struct kvm_dmm_policy *policy, bool want)
 {
