@@ -222,7 +222,8 @@ struct kvm_dmm_around {
  *	touched: up to @max page offsets in @list.  Those that have frames are
  *	mapped before the guest goes on, so get them with kvm_dmm_fetch(), and
  *	do not wait for I/O.  Called by a vCPU, while kvm_dmm_want_ahead() says
- *	so.  May sleep.  No entry is busy.  The number of offsets, or 0.
+ *	so.  May sleep.  No entry is busy.  The number of offsets, or 0; more
+ *	than @max counts as @max.
  * @reclaim: Take frames out with the kvm_dmm_batch calls.  May sleep; allocate
  *	with GFP_NOIO.  May run on several CPUs at once.  No entry is busy.
  *	Wait for no device if the reason is KVM_DMM_RECLAIM_LIMIT.
@@ -233,6 +234,12 @@ struct kvm_dmm_around {
  *
  * The ops run under SRCU: a policy goes away only when none of them runs.
  * None may call kvm_dmm_attach() or touch the pool's file by system calls.
+ *
+ * What the core can see to be wrong it does not believe.  It cannot see whether
+ * content is right, of @fill, @fetch, @lookup and the tokens of @dup_token;
+ * whether a token for which @fetch has returned 1 is kept, or used for something
+ * else; whether a handle that it is given has a reference, and whether @publish
+ * has taken one for what it holds; and what @ahead writes beyond @max offsets.
  */
 struct kvm_dmm_policy_ops {
 	const char *name;
