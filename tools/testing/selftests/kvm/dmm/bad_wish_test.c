@@ -264,6 +264,65 @@ DMM_TEST(wish, dup_token_page)
 	clone_dups(_metadata, self->guest, &self->mem, DMM_BLOCK);
 }
 
+struct clone_job {
+	int to, from;
+	int r;
+};
+
+static void *clone_file(void *p)
+{
+	struct clone_job *job = p;
+
+	job->r = ioctl(job->to, FICLONE, job->from);
+	return NULL;
+}
+
+/*
+ * A clone counts itself a user of frames, waits, and finds that somebody touched
+ * its memory meanwhile.  Another clone of the frames had handles made for them.
+ */
+DMM_TEST(wish, clone_undone)
+{
+	struct dmm_mem clone = other_mem(), slow = other_mem();
+	struct dmm_mem moved = other_mem();
+	struct file_clone_range range = {
+		.src_fd = clone.fd,
+		.src_offset = 8 * DMM_PAGE,
+		.src_length = 8 * DMM_PAGE,
+		.dest_offset = 64 * DMM_PAGE,
+	};
+	struct clone_job job = { slow.fd, self->mem.fd };
+	uint64_t taken;
+	pthread_t thread;
+
+	ASSERT_EQ(0, dmm_pool_set_bytes(self->ino, "reclaim", DMM_PAGE));
+	ASSERT_LT(0, swapped(self->ino));
+	ASSERT_GT(DMM_BLOCK / 2, swapped(self->ino));
+	ASSERT_EQ(0, ioctl(clone.fd, FICLONE, self->mem.fd));
+	bad_set_number(self->ino, "sleep_ms", 2000);
+	ASSERT_EQ(0, pthread_create(&thread, NULL, clone_file, &job));
+	usleep(500000);
+	EXPECT_EQ(0, ioctl(moved.fd, FICLONERANGE, &range));
+	EXPECT_EQ(0, dmm_nonzero_pages(slow.hva, 1));
+	bad_set_number(self->ino, "sleep_ms", 0);
+	ASSERT_EQ(0, pthread_join(thread, NULL));
+	EXPECT_EQ(0, job.r);
+
+	EXPECT_EQ(0, dmm_bad_pages(slow.hva, 0, PAGES, 1));
+	EXPECT_EQ(0, dmm_bad_pages(moved.hva + range.dest_offset, 8, 8, 1));
+	dmm_mem_free(&slow);
+	dmm_mem_free(&moved);
+	EXPECT_EQ(0, dmm_bad_pages(clone.hva, 0, PAGES, 1));
+	dmm_mem_free(&clone);
+	EXPECT_TRUE(dmm_pool_gone(clone.ino));
+	/* The only user that is left need not copy. */
+	taken = dmm_pool_get(self->ino, "stats/take_over");
+	dmm_guest_fill(self->guest, DMM_GPA + range.src_offset, 8, 2);
+	EXPECT_EQ(taken + 8, dmm_pool_get(self->ino, "stats/take_over"));
+	EXPECT_EQ(0, dmm_guest_bad_pages(self->guest, DMM_GPA + range.src_offset,
+					 8, 2));
+}
+
 /* A clone that has neither token nor content ends. */
 DMM_TEST(wish, dup_token_fetch)
 {
