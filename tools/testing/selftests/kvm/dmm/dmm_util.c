@@ -90,7 +90,8 @@ void dmm_mem_close(struct dmm_mem *mem)
 void dmm_mem_free(struct dmm_mem *mem)
 {
 	/* Whatever the test has done to it. */
-	if (mem->fd >= 0 && !access("/sys/kernel/debug/kvm_dmm", X_OK))
+	if (mem->ino && mem->fd >= 0 &&
+	    !access("/sys/kernel/debug/kvm_dmm", X_OK))
 		TEST_ASSERT(dmm_pool_ok(mem->ino), "The check of pool %lu fails",
 			    mem->ino);
 	dmm_mem_unmap(mem);
