@@ -174,6 +174,12 @@ static ssize_t dmm_read_iter(struct kiocb *iocb, struct iov_iter *to)
 	return done ?: r;
 }
 
+/* As a file system that is full says it. */
+static int dmm_write_errno(int r)
+{
+	return r == -ENOMEM ? -ENOSPC : r;
+}
+
 static ssize_t dmm_write(struct kvm_dmm_pool *pool, struct kiocb *iocb,
 			 struct iov_iter *from)
 {
@@ -200,8 +206,7 @@ static ssize_t dmm_write(struct kvm_dmm_pool *pool, struct kiocb *iocb,
 		}
 		cond_resched();
 	}
-	/* As a file system that is full says it. */
-	return done ?: (r == -ENOMEM ? -ENOSPC : r);
+	return done ?: dmm_write_errno(r);
 }
 
 static ssize_t dmm_write_iter(struct kiocb *iocb, struct iov_iter *from)
@@ -222,8 +227,10 @@ static ssize_t dmm_write_iter(struct kiocb *iocb, struct iov_iter *from)
 	end = iocb->ki_pos + iov_iter_count(from);
 	if (end > size) {
 		r = dmm_set_size(pool, end);
-		if (r)
+		if (r) {
+			r = dmm_write_errno(r);
 			goto unlock;
+		}
 	}
 	r = dmm_write(pool, iocb, from);
 	/* Nothing behind what was written. */
