@@ -661,6 +661,30 @@ DMM_TEST(restore, record_detached)
 	EXPECT_EQ(SIZE, resident(self));
 }
 
+/* Who changes slots meanwhile does not wait for what is mapped ahead, nor it for him. */
+DMM_TEST(restore, replay_and_slots)
+{
+	int i, round;
+
+	ASSERT_EQ(0, set(self, "record", self->order));
+	start_again(_metadata, self);
+	jump(_metadata, self);
+	ASSERT_EQ(0, set(self, "record", "\n"));
+	for (round = 0; round < 3; round++) {
+		ASSERT_EQ(0, set(self, "order", self->order));
+		start_again(_metadata, self);
+		dmm_guest_start(self->guest, 0, DMM_OP_JUMP, DMM_GPA, PAGES, 77);
+		for (i = 0; i < 20; i++) {
+			dmm_guest_add_slot(self->guest, DMM_SLOT + 1, 0,
+					   DMM_GPA + (1UL << 30), SIZE,
+					   self->mem.hva);
+			dmm_guest_del_slot(self->guest, DMM_SLOT + 1);
+		}
+		ASSERT_EQ(0, dmm_guest_join(self->guest, 0));
+	}
+	EXPECT_EQ(0, dmm_guest_bad_pages(self->guest, DMM_GPA, PAGES, 1));
+}
+
 /* The worker follows the order, too. */
 DMM_TEST(restore, background_order)
 {
