@@ -154,6 +154,27 @@ int dmm_write_file(const char *path, const void *buf, size_t len)
 	return r;
 }
 
+int dmm_open_scratch(void)
+{
+	static const char * const disks[] = {
+		"/dev/ram0", "/dev/vda", "/dev/zram0",
+	};
+	const char *name = getenv("KVM_DMM_SCRATCH");
+	unsigned int i;
+	int fd;
+
+	if (name)
+		return open(name, O_RDWR | O_DIRECT);
+	for (i = 0; i < ARRAY_SIZE(disks); i++) {
+		fd = open(disks[i], O_RDWR | O_DIRECT);
+		if (fd >= 0 && lseek(fd, 0, SEEK_END) >= (4 << 20))
+			return fd;
+		if (fd >= 0)
+			close(fd);
+	}
+	return -1;
+}
+
 void dmm_compact(void)
 {
 	dmm_write_file("/proc/sys/vm/compact_memory", "1", 1);

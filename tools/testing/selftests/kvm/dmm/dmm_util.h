@@ -51,6 +51,11 @@ void dmm_mem_close(struct dmm_mem *mem);
 /* Has the kernel check the pool before. */
 void dmm_mem_free(struct dmm_mem *mem);
 const char *dmm_dir(void);
+/*
+ * A block device for direct I/O, of 4 MiB at least; -1 if there is none.  Its
+ * content is lost.
+ */
+int dmm_open_scratch(void);
 /* Blocks need 2 MiB in a row: have the host tidy up, if it lets us. */
 void dmm_compact(void);
 /*

@@ -259,33 +259,11 @@ DMM_TEST(host, smaps)
 	munmap(hva, SIZE);
 }
 
-/* Any scratch block device will do, a RAM disk of 4 MiB suffices. */
-static int open_scratch(void)
-{
-	static const char * const disks[] = {
-		"/dev/ram0", "/dev/vda", "/dev/zram0",
-	};
-	const char *name = getenv("KVM_DMM_SCRATCH");
-	unsigned int i;
-	int fd;
-
-	if (name)
-		return open(name, O_RDWR | O_DIRECT);
-	for (i = 0; i < ARRAY_SIZE(disks); i++) {
-		fd = open(disks[i], O_RDWR | O_DIRECT);
-		if (fd >= 0 && lseek(fd, 0, SEEK_END) >= (4 << 20))
-			return fd;
-		if (fd >= 0)
-			close(fd);
-	}
-	return -1;
-}
-
 /* Direct I/O out of and into guest memory, also such that wasn't there yet. */
 DMM_TEST(host, direct_io)
 {
 	const size_t len = 1 << 20;
-	int fd = open_scratch();
+	int fd = dmm_open_scratch();
 	uint64_t i;
 
 	if (fd < 0)

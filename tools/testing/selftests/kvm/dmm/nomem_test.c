@@ -1,399 +1,534 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * Every allocation fails once: a clear error, and all is as it was.
+ * Allocations fail, of system calls on files and of accesses to mappings: a
+ * clear error, and all is as it was.
  *
  * Needs a kernel with fault injection, as the debug kernel has.
  */
-#include <linux/fs.h>
+#include <setjmp.h>
+#include <signal.h>
 #include <sys/ioctl.h>
+#include <sys/mman.h>
+#include <sys/mount.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
+#include <sys/uio.h>
 
-#include "dmm_util.h"
 #include "kselftest_harness.h"
+#include "nomem_util.h"
 
-#define SIZE	(4UL << 20)
-#define PAGES	(SIZE / DMM_PAGE)
-#define PUNCH	(FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE)
-/* Pages of two regions. */
-#define FIRST	508
-#define NR	8
-#define GPA	(DMM_GPA + FIRST * DMM_PAGE)
-#define FAIL_NTH	"/proc/thread-self/fail-nth"
-#define DEBUGFS		"/sys/kernel/debug/"
-
-static const struct {
-	const char *path, *value;
-} knobs[] = {
-	{ DEBUGFS "failslab/ignore-gfp-wait", "N" },
-	{ DEBUGFS "failslab/verbose", "0" },
-	{ DEBUGFS "fail_page_alloc/ignore-gfp-wait", "N" },
-	{ DEBUGFS "fail_page_alloc/ignore-gfp-highmem", "N" },
-	{ DEBUGFS "fail_page_alloc/min-order", "0" },
-	{ DEBUGFS "fail_page_alloc/verbose", "0" },
-	{ DEBUGFS "fail_usercopy/verbose", "0" },
+/* In <linux/fs.h>, which doesn't go together with <sys/mount.h>. */
+struct clone_range {
+	int64_t src_fd;
+	uint64_t src_offset;
+	uint64_t src_length;
+	uint64_t dest_offset;
 };
 
-FIXTURE(nomem) {
-	struct dmm_guest *guest;
+#define FICLONE		_IOW(0x94, 9, int)
+#define FICLONERANGE	_IOW(0x94, 13, struct clone_range)
+
+FIXTURE(files) {
 	struct dmm_mem mem;
+	char path[64];
+	char other[64];
+	void *buf;
 };
 
-FIXTURE_SETUP(nomem)
+static sigjmp_buf no_memory;
+
+static void sigbus(int sig)
 {
-	unsigned int i;
-
-	if (access(FAIL_NTH, W_OK) || access(DEBUGFS "failslab", F_OK) ||
-	    access(DEBUGFS "fail_page_alloc", F_OK))
-		SKIP(return, "kernel without fault injection");
-
-	for (i = 0; i < ARRAY_SIZE(knobs); i++) {
-		/* The kernel may lack failures of copies. */
-		if (access(knobs[i].path, F_OK))
-			continue;
-		ASSERT_EQ(0, dmm_write_file(knobs[i].path, knobs[i].value,
-					    strlen(knobs[i].value)));
-	}
-	self->mem = dmm_mem_create_exact(SIZE);
-	self->guest = dmm_guest_create(1);
-	dmm_guest_add_mem(self->guest, &self->mem);
+	siglongjmp(no_memory, 1);
 }
 
-FIXTURE_TEARDOWN(nomem)
+FIXTURE_SETUP(files)
 {
-	dmm_guest_free(self->guest);
+	snprintf(self->path, sizeof(self->path), "%s/nomem-%d", dmm_dir(),
+		 getpid());
+	snprintf(self->other, sizeof(self->other), "%s-other", self->path);
+	self->buf = malloc(LEN);
+	ASSERT_NE(NULL, self->buf);
+	dmm_fill(self->buf, FIRST, NR, SEED);
+	signal(SIGBUS, sigbus);
+	if (!nomem_setup())
+		SKIP(return, "kernel without fault injection");
+	self->mem = nomem_mem();
+}
+
+FIXTURE_TEARDOWN(files)
+{
 	dmm_mem_free(&self->mem);
 	EXPECT_TRUE(dmm_pool_gone(self->mem.ino));
+	free(self->buf);
 }
 
-static void arm(int fd, int n)
+/* Regions are made once for a file. */
+static void fresh(struct dmm_mem *mem)
 {
-	char buf[16];
-
-	snprintf(buf, sizeof(buf), "%d", n);
-	TEST_ASSERT(pwrite(fd, buf, strlen(buf), 0) > 0, "cannot arm");
+	dmm_mem_free(mem);
+	*mem = nomem_mem();
 }
 
-/*
- * Disarm and tell whether nothing had failed.  Copies from and to user space
- * can be made to fail, too, also those right here: then nothing had.
- */
-static bool disarm(int fd)
+static off_t size_of(const struct dmm_mem *mem)
 {
-	char buf[16] = {};
-	ssize_t n;
-
-	n = pread(fd, buf, sizeof(buf) - 1, 0);
-	TEST_ASSERT(n > 0 || errno == EFAULT, "cannot read fail-nth");
-	if (n <= 0)
-		return true;
-	n = pwrite(fd, "0", 1, 0);
-	TEST_ASSERT(n > 0 || errno == EFAULT, "cannot disarm");
-	return atoi(buf) > 0;
-}
-
-/*
- * Run @call with the first allocation failing, then the second, and so on until
- * none is left to fail.  @undo makes what succeeded undone.
- */
-#define FOR_EACH_FAILURE(call, undo) do {				\
-	int nth__, fd__ = open(FAIL_NTH, O_RDWR), ret__ = 0;		\
-	bool done__ = false;						\
-	int failed__ = 0;						\
-									\
-	ASSERT_GE(fd__, 0);						\
-	for (nth__ = 1; nth__ < 5000 && !done__; nth__++) {		\
-		arm(fd__, nth__);					\
-		ret__ = (call);						\
-		done__ = disarm(fd__);					\
-		if (!ret__) {						\
-			undo;						\
-			continue;					\
-		}							\
-		failed__++;						\
-		EXPECT_TRUE(ret__ == -ENOMEM || ret__ == -EFAULT ||	\
-			    ret__ == -ENOSPC || ret__ == -EAGAIN ||	\
-			    ret__ == -EBUSY) {				\
-			TH_LOG("failure %d: %d", nth__, ret__);		\
-		}							\
-	}								\
-	close(fd__);							\
-	EXPECT_TRUE(done__);						\
-	EXPECT_EQ(0, ret__);						\
-	TH_LOG("%d points of failure, %d of them mattered", nth__ - 2,	\
-	       failed__);						\
-} while (0)
-
-static unsigned long last_ino;
-
-static int create_file(void)
-{
-	char path[128];
 	struct stat st;
-	int fd, r = 0;
 
-	snprintf(path, sizeof(path), "%s/nomem-%d", dmm_dir(), getpid());
-	fd = open(path, O_RDWR | O_CREAT | O_EXCL, 0600);
+	TEST_ASSERT(!fstat(mem->fd, &st), "fstat() failed");
+	return st.st_size;
+}
+
+static int opened(int fd)
+{
 	if (fd < 0)
 		return -errno;
-	if (ftruncate(fd, SIZE))
-		r = -errno;
-	fstat(fd, &st);
-	last_ino = st.st_ino;
-	/* Without memory even this may fail, but not twice. */
-	if (unlink(path) && unlink(path))
-		r = -EIO;
 	close(fd);
-	return r;
+	return 0;
 }
 
-DMM_TEST(nomem, create)
+DMM_TEST(files, names)
 {
-	FOR_EACH_FAILURE(create_file(), (void)0);
-	EXPECT_TRUE(dmm_pool_gone(last_ino));
+	FOR_EACH_FAILURE("``open(O_CREAT)``", BIT(ENOMEM),
+			 opened(open(self->path, O_RDWR | O_CREAT, 0600)),
+			 access(self->path, F_OK), unlink(self->path));
+	FOR_EACH_FAILURE("``open(O_TMPFILE)``", BIT(ENOMEM),
+			 opened(open(dmm_dir(), O_RDWR | O_TMPFILE, 0600)),
+			 true, (void)0);
+	FOR_EACH_FAILURE("``mkdir()``", BIT(ENOMEM),
+			 nomem_errno(mkdir(self->path, 0700)),
+			 access(self->path, F_OK), rmdir(self->path));
+
+	ASSERT_EQ(0, opened(open(self->path, O_RDWR | O_CREAT, 0600)));
+	FOR_EACH_FAILURE("``rename()``", BIT(ENOMEM),
+			 nomem_errno(rename(self->path, self->other)),
+			 !access(self->path, F_OK) && access(self->other, F_OK),
+			 rename(self->other, self->path));
+	FOR_EACH_FAILURE("``unlink()``", BIT(ENOMEM),
+			 nomem_errno(unlink(self->path)),
+			 !access(self->path, F_OK),
+			 opened(open(self->path, O_RDWR | O_CREAT, 0600)));
+	unlink(self->path);
 }
 
-static uint64_t bad_pages(struct dmm_mem *mem, uint64_t seed)
+DMM_TEST(files, mounts)
 {
-	return dmm_bad_pages(mem->hva + FIRST * DMM_PAGE, FIRST, NR, seed);
+	const char *options = "policies=demand,domain=x,uid=1,gid=2,mode=700";
+	char dir[] = "/tmp/nomem-XXXXXX";
+	int fd;
+
+	ASSERT_NE(NULL, mkdtemp(dir));
+	FOR_EACH_FAILURE("``mount()``", BIT(ENOMEM),
+			 nomem_errno(mount("dmmfs", dir, "dmmfs", 0, options)),
+			 umount(dir), umount(dir));
+	rmdir(dir);
+
+	FOR_EACH_FAILURE("``fsopen()``", BIT(ENOMEM),
+			 opened(syscall(SYS_fsopen, "dmmfs", 0)), true, (void)0);
+	fd = syscall(SYS_fsopen, "dmmfs", 0);
+	ASSERT_GE(fd, 0);
+	FOR_EACH_FAILURE("``fsconfig()``, ``policies``", BIT(ENOMEM),
+			 nomem_errno(syscall(SYS_fsconfig, fd,
+					     FSCONFIG_SET_STRING, "policies",
+					     "demand", 0)),
+			 true, (void)0);
+	FOR_EACH_FAILURE("``fsconfig()``, ``domain``", BIT(ENOMEM),
+			 nomem_errno(syscall(SYS_fsconfig, fd,
+					     FSCONFIG_SET_STRING, "domain", "x",
+					     0)),
+			 true, (void)0);
+	close(fd);
 }
 
-static void fill_pages(struct dmm_mem *mem, uint64_t seed)
+/* What is allocated for a size goes, and so does the size. */
+DMM_TEST(files, static_size)
 {
-	dmm_fill(mem->hva + FIRST * DMM_PAGE, FIRST, NR, seed);
+	const uint64_t errnos = BIT(ENOSPC) | BIT(ENOMEM);
+	struct dmm_mem mem = dmm_mem_create_static(LEN);
+
+	dmm_fill(mem.hva, 0, NR, WITNESS_SEED);
+	FOR_EACH_FAILURE("``ftruncate()`` of a static pool, 16 pages more",
+			 errnos, nomem_errno(ftruncate(mem.fd, 3 * LEN)),
+			 size_of(&mem) == LEN && nomem_intact(&mem) &&
+			 dmm_pool_get(mem.ino, "resident_bytes") == LEN,
+			 ftruncate(mem.fd, LEN));
+	FOR_EACH_FAILURE("``write()`` behind the end, static pool",
+			 BIT(ENOSPC),
+			 nomem_errno(pwrite(mem.fd, self->buf, LEN, LEN)),
+			 size_of(&mem) == LEN && nomem_intact(&mem) &&
+			 dmm_pool_get(mem.ino, "resident_bytes") == LEN,
+			 ftruncate(mem.fd, LEN));
+
+	ASSERT_EQ(0, ftruncate(mem.fd, DMM_BLOCK));
+	FOR_EACH_FAILURE("``ftruncate()`` of a static pool, 2 MiB more",
+			 errnos, nomem_errno(ftruncate(mem.fd, SIZE)),
+			 size_of(&mem) == DMM_BLOCK && nomem_intact(&mem) &&
+			 dmm_pool_get(mem.ino, "resident_bytes") == DMM_BLOCK,
+			 ftruncate(mem.fd, DMM_BLOCK));
+	dmm_mem_free(&mem);
 }
 
-static int pwrite_pages(int fd, const void *buf)
+static int clone_file(const struct dmm_mem *to, const struct dmm_mem *from)
 {
-	ssize_t n = pwrite(fd, buf, NR * DMM_PAGE, FIRST * DMM_PAGE);
-
-	if (n < 0)
-		return -errno;
-	return n == NR * DMM_PAGE ? 0 : -ENOSPC;
+	return nomem_errno(ioctl(to->fd, FICLONE, from->fd));
 }
 
-DMM_TEST(nomem, host_writes)
+static int clone_range(const struct dmm_mem *to, uint64_t page,
+		       const struct dmm_mem *from)
 {
-	void *buf = malloc(NR * DMM_PAGE);
+	struct clone_range range = {
+		.src_fd = from->fd,
+		.src_offset = OFFSET,
+		.src_length = LEN,
+		.dest_offset = page * DMM_PAGE,
+	};
 
-	ASSERT_NE(NULL, buf);
-	dmm_fill(buf, FIRST, NR, 1);
-	FOR_EACH_FAILURE(pwrite_pages(self->mem.fd, buf),
-			 fallocate(self->mem.fd, PUNCH, 0, SIZE));
-	ASSERT_EQ(0, pwrite_pages(self->mem.fd, buf));
-	EXPECT_EQ(0, dmm_guest_bad_pages(self->guest, GPA, NR, 1));
-	EXPECT_EQ(NR * DMM_PAGE, dmm_pool_get(self->mem.ino, "resident_bytes"));
+	return nomem_errno(ioctl(to->fd, FICLONERANGE, &range));
 }
 
-/* Only KVM_RUN is to fail, not what the library does with its result. */
-static int guest_fill(struct dmm_guest *guest)
+static bool both_intact(const struct dmm_mem *mem, const struct dmm_mem *copy)
 {
-	return dmm_guest_run_once(guest, 0, DMM_OP_FILL, GPA, NR, 1);
+	return nomem_intact(mem) && dmm_pool_ok(copy->ino) &&
+		!nomem_bad(mem, SEED);
 }
 
-/* A vCPU that failed goes on where it was. */
-DMM_TEST(nomem, guest_writes)
+static void grow(const struct dmm_mem *mem)
 {
-	FOR_EACH_FAILURE(guest_fill(self->guest),
-			 (dmm_guest_continue(self->guest, 0),
-			  fallocate(self->mem.fd, PUNCH, 0, SIZE)));
-	ASSERT_EQ(0, guest_fill(self->guest));
-	ASSERT_EQ(0, dmm_guest_continue(self->guest, 0));
-	EXPECT_EQ(0, bad_pages(&self->mem, 1));
-	EXPECT_EQ(NR * DMM_PAGE, dmm_pool_get(self->mem.ino, "resident_bytes"));
+	TEST_ASSERT(!ftruncate(mem->fd, SIZE), "ftruncate() failed");
 }
 
-static int bind_slot(struct dmm_guest *guest, void *hva)
+/* The last page is cut in two, which takes a page of one's own. */
+DMM_TEST(files, smaller)
 {
-	return dmm_guest_try_slot(guest, DMM_SLOT + 1, 0,
-				  DMM_GPA + (1UL << 30), SIZE, hva);
-}
+	struct dmm_mem copy = nomem_mem();
 
-DMM_TEST(nomem, bind_slot)
-{
-	FOR_EACH_FAILURE(bind_slot(self->guest, self->mem.hva),
-			 dmm_guest_del_slot(self->guest, DMM_SLOT + 1));
-}
-
-static int allocate(int fd)
-{
-	return fallocate(fd, 0, 0, SIZE) ? -errno : 0;
-}
-
-DMM_TEST(nomem, fallocate)
-{
-	FOR_EACH_FAILURE(allocate(self->mem.fd),
-			 fallocate(self->mem.fd, PUNCH, 0, SIZE));
-	ASSERT_EQ(0, allocate(self->mem.fd));
-	EXPECT_EQ(SIZE, dmm_pool_get(self->mem.ino, "resident_bytes"));
-	EXPECT_EQ(0, dmm_guest_nonzero_pages(self->guest, DMM_GPA, PAGES));
-}
-
-DMM_TEST(nomem, attach)
-{
-	unsigned long ino = self->mem.ino;
-
-	if (!dmm_policy_loaded("test-token"))
-		SKIP(return, "no test policies");
-	FOR_EACH_FAILURE(dmm_pool_set(ino, "policies", "+test-token"),
-			 dmm_pool_set(ino, "policies", "-test-token"));
-}
-
-/* Content is with the policy: with no memory it stays there. */
-DMM_TEST(nomem, tokens)
-{
-	unsigned long ino = self->mem.ino;
-
-	if (!dmm_policy_loaded("test-token"))
-		SKIP(return, "no test policies");
-	ASSERT_EQ(0, dmm_pool_set_bytes(ino, "max_bytes", 2 * SIZE));
-	ASSERT_EQ(0, dmm_pool_set(ino, "policies", "+test-token"));
-	dmm_guest_fill(self->guest, DMM_GPA, 16, 1);
-	/* The policy may be thrown out for want of memory: that loses nothing. */
-	FOR_EACH_FAILURE(dmm_pool_set_bytes(ino, "reclaim", 16 * DMM_PAGE),
-			 dmm_bad_pages(self->mem.hva, 0, 16, 1));
-	EXPECT_EQ(0, dmm_guest_bad_pages(self->guest, DMM_GPA, 16, 1));
-
-	dmm_pool_set(ino, "policies", "+test-token");
-	ASSERT_EQ(0, dmm_pool_set_bytes(ino, "reclaim", 16 * DMM_PAGE));
-	FOR_EACH_FAILURE(dmm_pool_set(ino, "policies", "-test-token"),
-			 (dmm_pool_set(ino, "policies", "+test-token"),
-			  dmm_pool_set_bytes(ino, "reclaim", 16 * DMM_PAGE)));
-	EXPECT_EQ(0, dmm_guest_bad_pages(self->guest, DMM_GPA, 16, 1));
-}
-
-static int guest_check(struct dmm_guest *guest, uint64_t seed)
-{
-	return dmm_guest_run_once(guest, 0, DMM_OP_CHECK, GPA, NR, seed);
-}
-
-/* What cannot be stored stays, what cannot come back stays stored. */
-DMM_TEST(nomem, swap)
-{
-	const uint64_t seed = DMM_MIXED | 1;
-	unsigned long ino = self->mem.ino;
-
-	if (!dmm_policy_loaded("swap"))
-		SKIP(return, "no policy swap");
-	ASSERT_EQ(0, dmm_pool_set_bytes(ino, "max_bytes", 2 * SIZE));
-	ASSERT_EQ(0, dmm_pool_set(ino, "policies", "+swap"));
-	fill_pages(&self->mem, seed);
-	FOR_EACH_FAILURE(dmm_pool_set_bytes(ino, "reclaim", NR * DMM_PAGE),
-			 fill_pages(&self->mem, seed));
-	ASSERT_EQ(0, dmm_pool_set_bytes(ino, "reclaim", NR * DMM_PAGE));
-	FOR_EACH_FAILURE(guest_check(self->guest, seed),
-			 (dmm_guest_continue(self->guest, 0),
-			  dmm_pool_set_bytes(ino, "reclaim", NR * DMM_PAGE)));
-	EXPECT_TRUE(dmm_pool_ok(ino));
-	EXPECT_EQ(0, dmm_guest_bad_pages(self->guest, GPA, NR, seed));
-}
-
-static int clone_file(struct dmm_mem *to, struct dmm_mem *from)
-{
-	return ioctl(to->fd, FICLONE, from->fd) ? -errno : 0;
-}
-
-/* Frames, tokens and what is shared already; then a write to what is shared. */
-DMM_TEST(nomem, clone)
-{
-	const uint64_t seed = DMM_MIXED | 1;
-	struct dmm_mem copy;
-
-	if (!dmm_policy_loaded("swap"))
-		SKIP(return, "no policy swap");
-	copy = dmm_mem_create_exact(SIZE);
-	ASSERT_EQ(0, dmm_pool_set_bytes(self->mem.ino, "max_bytes", 2 * SIZE));
-	ASSERT_EQ(0, dmm_pool_set(self->mem.ino, "policies", "+swap"));
-	ASSERT_EQ(0, dmm_pool_set_bytes(copy.ino, "max_bytes", 2 * SIZE));
-	ASSERT_EQ(0, dmm_pool_set(copy.ino, "policies", "+swap"));
-	fill_pages(&self->mem, seed);
-	ASSERT_EQ(0, posix_fadvise(self->mem.fd, FIRST * DMM_PAGE,
-				   NR / 2 * DMM_PAGE, POSIX_FADV_DONTNEED));
-	FOR_EACH_FAILURE(clone_file(&copy, &self->mem),
-			 fallocate(copy.fd, PUNCH, 0, SIZE));
-	ASSERT_EQ(0, clone_file(&copy, &self->mem));
+	nomem_fill(&copy, SEED);
+	ASSERT_EQ(0, clone_file(&self->mem, &copy));
+	FOR_EACH_FAILURE("``ftruncate()``, smaller, of a clone", BIT(ENOMEM),
+			 nomem_errno(ftruncate(self->mem.fd, OFFSET + 100)),
+			 size_of(&self->mem) == SIZE &&
+			 both_intact(&self->mem, &copy),
+			 (grow(&self->mem), clone_file(&self->mem, &copy)));
+	EXPECT_EQ(0, nomem_bad(&self->mem, SEED));
+	FOR_EACH_FAILURE("``ftruncate()`` to nothing", 0,
+			 nomem_errno(ftruncate(self->mem.fd, 0)), true,
+			 (grow(&self->mem), clone_file(&self->mem, &copy)));
+	EXPECT_EQ(0, nomem_bad(&self->mem, SEED));
 	EXPECT_TRUE(dmm_pool_ok(self->mem.ino));
-	EXPECT_TRUE(dmm_pool_ok(copy.ino));
-	EXPECT_EQ(0, dmm_guest_bad_pages(self->guest, GPA, NR, seed));
-	EXPECT_EQ(0, bad_pages(&copy, seed));
-
-	FOR_EACH_FAILURE(guest_fill(self->guest),
-			 (dmm_guest_continue(self->guest, 0),
-			  clone_file(&self->mem, &copy)));
-	ASSERT_EQ(0, guest_fill(self->guest));
-	ASSERT_EQ(0, dmm_guest_continue(self->guest, 0));
-	EXPECT_EQ(0, bad_pages(&self->mem, 1));
-	EXPECT_EQ(0, bad_pages(&copy, seed));
-	EXPECT_TRUE(dmm_pool_ok(self->mem.ino));
-	EXPECT_TRUE(dmm_pool_ok(copy.ino));
 	dmm_mem_free(&copy);
 }
 
-static int merge(unsigned long ino)
+static int all_of(ssize_t n)
 {
-	char value[64];
-
-	snprintf(value, sizeof(value), "%u %u", FIRST, FIRST + NR - 1);
-	return dmm_pool_set(ino, "test-share/merge", value);
+	if (n < 0)
+		return -errno;
+	return n == LEN ? 0 : -ENOSPC;
 }
 
-DMM_TEST(nomem, merge)
+static int read_all(int fd, void *buf)
 {
-	void *last = self->mem.hva + (FIRST + NR - 1) * DMM_PAGE;
-	unsigned long ino = self->mem.ino;
+	ssize_t n = pread(fd, buf, LEN, OFFSET);
 
-	if (!dmm_policy_loaded("test-share"))
-		SKIP(return, "no policy test-share");
-	ASSERT_EQ(0, dmm_pool_set(ino, "policies", "+test-share"));
-	fill_pages(&self->mem, 1);
-	dmm_fill(last, FIRST, 1, 1);
-	FOR_EACH_FAILURE(merge(ino), (fill_pages(&self->mem, 1),
-				      dmm_fill(last, FIRST, 1, 1)));
-	ASSERT_EQ(0, merge(ino));
-	EXPECT_NE(0, dmm_pool_get(ino, "shared_bytes"));
-	EXPECT_EQ(0, dmm_bad_pages(last, FIRST, 1, 1));
-	EXPECT_EQ(0, dmm_guest_bad_pages(self->guest, GPA, NR - 1, 1));
-	EXPECT_TRUE(dmm_pool_ok(ino));
+	if (n < 0)
+		return -errno;
+	return n == LEN ? 0 : -ENOMEM;
 }
 
-static void forget_image(struct dmm_mem *mem)
+DMM_TEST(files, write)
 {
-	fallocate(mem->fd, PUNCH, 0, SIZE);
-	TEST_ASSERT(!dmm_pool_set(mem->ino, "restore/image", "\n"),
-		    "The image is still in use");
+	FOR_EACH_FAILURE("``write()``, 8 pages in two regions",
+			 BIT(ENOSPC),
+			 all_of(pwrite(self->mem.fd, self->buf, LEN, OFFSET)),
+			 nomem_intact(&self->mem), fresh(&self->mem));
+	FOR_EACH_FAILURE("``write()`` behind the end", BIT(ENOSPC),
+			 all_of(pwrite(self->mem.fd, self->buf, LEN, SIZE)),
+			 nomem_intact(&self->mem) &&
+			 size_of(&self->mem) < (off_t)(SIZE + LEN),
+			 fresh(&self->mem));
+	ASSERT_EQ(0, all_of(pwrite(self->mem.fd, self->buf, LEN, OFFSET)));
+	FOR_EACH_FAILURE("``write()`` to what is there", 0,
+			 all_of(pwrite(self->mem.fd, self->buf, LEN, OFFSET)),
+			 nomem_intact(&self->mem) && !nomem_bad(&self->mem, SEED),
+			 (void)0);
+	EXPECT_EQ(0, nomem_bad(&self->mem, SEED));
 }
 
-/* The image is a file in which little is no hole. */
-DMM_TEST(nomem, restore)
+/* Without control groups of memory there is a stock of pages. */
+DMM_TEST(files, write_many)
 {
-	char path[] = "/tmp/nomem-XXXXXX";
-	unsigned long ino = self->mem.ino;
-	void *buf;
-	int fd;
+	uint64_t len = 24 * DMM_PAGE;
+	void *buf = calloc(1, len);
 
-	if (!dmm_policy_loaded("restore"))
-		SKIP(return, "no policy restore");
-	buf = malloc(NR * DMM_PAGE);
-	fd = mkstemp(path);
 	ASSERT_NE(NULL, buf);
-	ASSERT_GE(fd, 0);
-	dmm_fill(buf, FIRST, NR, 1);
-	ASSERT_EQ(0, ftruncate(fd, SIZE));
-	ASSERT_EQ(0, pwrite_pages(fd, buf));
+	FOR_EACH_FAILURE("``write()``, 24 pages", BIT(ENOSPC),
+			 pwrite(self->mem.fd, buf, len, DMM_BLOCK) == (long)len ?
+			 0 : -ENOSPC,
+			 nomem_intact(&self->mem), fresh(&self->mem));
 	free(buf);
-	ASSERT_EQ(0, dmm_pool_set(ino, "policies", "+restore"));
-	ASSERT_EQ(0, dmm_pool_set(ino, "restore/rate_bytes", "0"));
+}
 
-	FOR_EACH_FAILURE(dmm_pool_set(ino, "restore/image", path),
-			 forget_image(&self->mem));
-	ASSERT_EQ(0, dmm_pool_set(ino, "restore/image", path));
-	FOR_EACH_FAILURE(guest_check(self->guest, 1),
-			 (dmm_guest_continue(self->guest, 0),
-			  forget_image(&self->mem),
-			  dmm_pool_set(ino, "restore/image", path)));
-	EXPECT_EQ(0, dmm_guest_bad_pages(self->guest, GPA, NR, 1));
-	EXPECT_TRUE(dmm_pool_ok(ino));
-	close(fd);
-	unlink(path);
+/* Content is with swap, and pages are brought back or taken out. */
+DMM_TEST(files, swapped)
+{
+	const uint64_t seed = DMM_MIXED | 1;
+	int fd = self->mem.fd;
+
+	if (!dmm_policy_loaded("swap"))
+		SKIP(return, "no policy swap");
+	ASSERT_EQ(0, dmm_pool_set(self->mem.ino, "policies", "+swap"));
+	nomem_fill(&self->mem, seed);
+	FOR_EACH_FAILURE("``posix_fadvise(DONTNEED)`` with ``swap``", 0,
+			 -posix_fadvise(fd, OFFSET, LEN, POSIX_FADV_DONTNEED),
+			 true, nomem_fill(&self->mem, seed));
+	posix_fadvise(fd, OFFSET, LEN, POSIX_FADV_DONTNEED);
+	ASSERT_EQ(LEN, dmm_pool_get(self->mem.ino, "swapped_bytes"));
+	FOR_EACH_FAILURE("``posix_fadvise(WILLNEED)`` with ``swap``",
+			 BIT(ENOMEM),
+			 -posix_fadvise(fd, OFFSET, LEN, POSIX_FADV_WILLNEED),
+			 nomem_intact(&self->mem),
+			 (nomem_fill(&self->mem, seed),
+			  posix_fadvise(fd, OFFSET, LEN, POSIX_FADV_DONTNEED)));
+	FOR_EACH_FAILURE("``read()`` of what is swapped", BIT(ENOMEM),
+			 read_all(fd, self->buf), nomem_intact(&self->mem),
+			 posix_fadvise(fd, OFFSET, LEN, POSIX_FADV_DONTNEED));
+	FOR_EACH_FAILURE("punching a hole into what is swapped", 0,
+			 nomem_errno(fallocate(fd, PUNCH, OFFSET, LEN)), true,
+			 (nomem_fill(&self->mem, seed),
+			  posix_fadvise(fd, OFFSET, LEN, POSIX_FADV_DONTNEED)));
+	EXPECT_EQ(0, nomem_bad(&self->mem, seed));
+}
+
+DMM_TEST(files, read)
+{
+	FOR_EACH_FAILURE("``read()`` of absent memory", 0,
+			 read_all(self->mem.fd, self->buf),
+			 nomem_intact(&self->mem), (void)0);
+	nomem_fill(&self->mem, SEED);
+	FOR_EACH_FAILURE("``read()``", 0, read_all(self->mem.fd, self->buf),
+			 nomem_intact(&self->mem), (void)0);
+	EXPECT_EQ(0, dmm_bad_pages(self->buf, FIRST, NR, SEED));
+	FOR_EACH_FAILURE("``lseek(SEEK_DATA)``", 0,
+			 lseek(self->mem.fd, DMM_PAGE * WITNESS, SEEK_DATA) ==
+			 OFFSET ? 0 : -EIO, true, (void)0);
+}
+
+static int allocate(int fd, int mode, uint64_t offset, uint64_t len)
+{
+	return nomem_errno(fallocate(fd, mode, offset, len));
+}
+
+static bool clear(const struct dmm_mem *mem, uint64_t page, uint64_t nr)
+{
+	return !dmm_nonzero_pages(mem->hva + page * DMM_PAGE, nr);
+}
+
+DMM_TEST(files, fallocate)
+{
+	const int zero = FALLOC_FL_ZERO_RANGE;
+	const uint64_t errnos = BIT(ENOSPC) | BIT(ENOMEM);
+
+	FOR_EACH_FAILURE("``fallocate()``, 8 pages", errnos,
+			 allocate(self->mem.fd, 0, OFFSET, LEN),
+			 nomem_intact(&self->mem) &&
+			 clear(&self->mem, FIRST, NR),
+			 fresh(&self->mem));
+	FOR_EACH_FAILURE("``fallocate()``, 2 MiB", errnos,
+			 allocate(self->mem.fd, 0, DMM_BLOCK, DMM_BLOCK),
+			 nomem_intact(&self->mem), fresh(&self->mem));
+	nomem_fill(&self->mem, SEED);
+	FOR_EACH_FAILURE("``FALLOC_FL_ZERO_RANGE``", errnos,
+			 allocate(self->mem.fd, zero, OFFSET, LEN),
+			 nomem_intact(&self->mem) &&
+			 clear(&self->mem, FIRST, NR),
+			 nomem_fill(&self->mem, SEED));
+	FOR_EACH_FAILURE("``FALLOC_FL_PUNCH_HOLE``", 0,
+			 allocate(self->mem.fd, PUNCH, OFFSET, LEN), true,
+			 nomem_fill(&self->mem, SEED));
+}
+
+DMM_TEST(files, clones)
+{
+	struct dmm_mem copy = nomem_mem();
+	void *hva = copy.hva + WITNESS * DMM_PAGE;
+
+	/* With tokens, too. */
+	if (dmm_policy_loaded("swap")) {
+		ASSERT_EQ(0, dmm_pool_set(copy.ino, "policies", "+swap"));
+		ASSERT_EQ(0, dmm_pool_set(self->mem.ino, "policies", "+swap"));
+	}
+	nomem_fill(&self->mem, SEED);
+	posix_fadvise(self->mem.fd, OFFSET, LEN / 2, POSIX_FADV_DONTNEED);
+	FOR_EACH_FAILURE("``FICLONE`` to a new file", BIT(ENOMEM),
+			 clone_file(&copy, &self->mem),
+			 both_intact(&self->mem, &copy),
+			 (fresh(&copy),
+			  dmm_pool_set(copy.ino, "policies", "+swap"),
+			  nomem_fill(&self->mem, SEED),
+			  posix_fadvise(self->mem.fd, OFFSET, LEN / 2,
+					POSIX_FADV_DONTNEED)));
+	ASSERT_EQ(0, clone_file(&copy, &self->mem));
+	EXPECT_EQ(0, nomem_bad(&copy, SEED));
+	FOR_EACH_FAILURE("``FICLONERANGE`` to another offset",
+			 BIT(ENOMEM),
+			 clone_range(&copy, WITNESS, &self->mem),
+			 both_intact(&self->mem, &copy) &&
+			 !nomem_bad(&copy, SEED),
+			 (allocate(copy.fd, PUNCH, WITNESS * DMM_PAGE, LEN),
+			  nomem_fill(&self->mem, SEED),
+			  posix_fadvise(self->mem.fd, OFFSET, LEN / 2,
+					POSIX_FADV_DONTNEED)));
+	hva = copy.hva + WITNESS * DMM_PAGE;
+	ASSERT_EQ(0, clone_range(&copy, WITNESS, &self->mem));
+	EXPECT_EQ(0, dmm_bad_pages(hva, FIRST, NR, SEED));
+
+	ASSERT_EQ(0, clone_file(&copy, &self->mem));
+	FOR_EACH_FAILURE("punching a hole into half a page of a clone",
+			 BIT(ENOMEM),
+			 allocate(copy.fd, PUNCH, OFFSET, DMM_PAGE / 2),
+			 both_intact(&self->mem, &copy) && !nomem_bad(&copy, SEED),
+			 clone_file(&copy, &self->mem));
+	FOR_EACH_FAILURE("``write()`` to a clone", BIT(ENOSPC),
+			 all_of(pwrite(copy.fd, self->buf, LEN, OFFSET)),
+			 both_intact(&self->mem, &copy) && !nomem_bad(&copy, SEED),
+			 clone_file(&copy, &self->mem));
+	dmm_mem_free(&copy);
+}
+
+/* Touch all pages; -EFAULT for SIGBUS. */
+static int touch(const struct dmm_mem *mem, bool write)
+{
+	volatile char *p = mem->hva + OFFSET;
+	unsigned int i;
+
+	if (sigsetjmp(no_memory, 1))
+		return -EFAULT;
+	for (i = 0; i < NR; i++) {
+		if (write)
+			p[i * DMM_PAGE] = p[i * DMM_PAGE];
+		else
+			(void)p[i * DMM_PAGE];
+	}
+	return 0;
+}
+
+static int advise(const struct dmm_mem *mem, int advice)
+{
+	return nomem_errno(madvise(mem->hva + OFFSET, LEN, advice));
+}
+
+/*
+ * Page tables of the process are there: without memory for one, the kernel would
+ * try again for ever.
+ */
+DMM_TEST(files, mapping)
+{
+	struct dmm_mem copy = nomem_mem();
+
+	nomem_fill(&self->mem, SEED);
+	nomem_punch(&self->mem);
+	FOR_EACH_FAILURE("reading absent memory through a mapping", 0,
+			 touch(&self->mem, false), true,
+			 nomem_punch(&self->mem));
+	FOR_EACH_FAILURE("writing absent memory through a mapping", BIT(EFAULT),
+			 touch(&self->mem, true), nomem_intact(&self->mem),
+			 nomem_punch(&self->mem));
+	nomem_fill(&copy, SEED);
+	ASSERT_EQ(0, clone_file(&self->mem, &copy));
+	FOR_EACH_FAILURE("writing a clone through a mapping", BIT(EFAULT),
+			 touch(&self->mem, true),
+			 both_intact(&self->mem, &copy),
+			 clone_file(&self->mem, &copy));
+	if (dmm_policy_loaded("swap")) {
+		ASSERT_EQ(0, dmm_pool_set(copy.ino, "policies", "+swap"));
+		nomem_fill(&copy, SEED);
+		posix_fadvise(copy.fd, OFFSET, LEN, POSIX_FADV_DONTNEED);
+		FOR_EACH_FAILURE("reading what is swapped through a mapping",
+				 BIT(EFAULT), touch(&copy, false),
+				 nomem_intact(&copy) && !nomem_bad(&copy, SEED),
+				 (nomem_fill(&copy, SEED),
+				  posix_fadvise(copy.fd, OFFSET, LEN,
+						POSIX_FADV_DONTNEED)));
+	}
+	EXPECT_EQ(0, nomem_bad(&copy, SEED));
+	dmm_mem_free(&copy);
+}
+
+static int splice_pages(int pipe, const struct dmm_mem *mem)
+{
+	struct iovec iov = { .iov_base = mem->hva + OFFSET, .iov_len = LEN };
+	ssize_t n = vmsplice(pipe, &iov, 1, 0);
+
+	if (n < 0)
+		return -errno;
+	return n == LEN ? 0 : -ENOMEM;
+}
+
+/* Empty a pipe, which drops the references of pages. */
+static void drain(int pipe)
+{
+	char buf[512];
+
+	while (read(pipe, buf, sizeof(buf)) > 0)
+		;
+}
+
+static int read_disk(int disk, const struct dmm_mem *mem)
+{
+	ssize_t n = pread(disk, mem->hva + OFFSET, LEN, 0);
+
+	if (n < 0)
+		return -errno;
+	return n == LEN ? 0 : -ENOMEM;
+}
+
+/* A file and a mapping that are new, with page tables and all. */
+DMM_TEST(files, populate)
+{
+	int pipes[2], disk;
+
+	FOR_EACH_FAILURE("``MADV_POPULATE_READ``", BIT(ENOMEM) | BIT(EFAULT),
+			 advise(&self->mem, MADV_POPULATE_READ),
+			 nomem_intact(&self->mem), fresh(&self->mem));
+	FOR_EACH_FAILURE("``MADV_POPULATE_WRITE``", BIT(ENOMEM) | BIT(EFAULT),
+			 advise(&self->mem, MADV_POPULATE_WRITE),
+			 nomem_intact(&self->mem), fresh(&self->mem));
+	FOR_EACH_FAILURE("``mlock()``", BIT(ENOMEM) | BIT(EAGAIN),
+			 nomem_errno(mlock(self->mem.hva + OFFSET, LEN)),
+			 nomem_intact(&self->mem), fresh(&self->mem));
+
+	ASSERT_EQ(0, pipe2(pipes, O_NONBLOCK));
+	FOR_EACH_FAILURE("``vmsplice()``, which pins", BIT(ENOMEM) | BIT(EFAULT),
+			 splice_pages(pipes[1], &self->mem),
+			 nomem_intact(&self->mem),
+			 (drain(pipes[0]), fresh(&self->mem)));
+	close(pipes[0]);
+	close(pipes[1]);
+
+	disk = dmm_open_scratch();
+	if (disk < 0)
+		SKIP(return, "no block device for direct I/O");
+	FOR_EACH_FAILURE("direct I/O into a mapping", BIT(ENOMEM) | BIT(EFAULT),
+			 read_disk(disk, &self->mem), nomem_intact(&self->mem),
+			 fresh(&self->mem));
+	close(disk);
+}
+
+/* The end of a file needs no memory. */
+DMM_TEST(files, close)
+{
+	nomem_fill(&self->mem, SEED);
+	FOR_EACH_FAILURE("``munmap()``", BIT(ENOMEM),
+			 nomem_errno(munmap(self->mem.hva, SIZE)),
+			 nomem_intact(&self->mem),
+			 (self->mem.hva = mmap(self->mem.hva, SIZE,
+					       PROT_READ | PROT_WRITE,
+					       MAP_SHARED | MAP_FIXED,
+					       self->mem.fd, 0)));
+	EXPECT_EQ(0, nomem_bad(&self->mem, SEED));
+	dmm_mem_unmap(&self->mem);
+	FOR_EACH_FAILURE("``close()``", 0, nomem_errno(close(self->mem.fd)),
+			 true, (self->mem = nomem_mem(),
+				 nomem_fill(&self->mem, SEED),
+				 dmm_mem_unmap(&self->mem)));
 }
 
 TEST_HARNESS_MAIN
