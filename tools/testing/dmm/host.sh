@@ -68,7 +68,7 @@ done
 [ $# -gt 0 ] || [ -n "$shell" ] || usage 2 >&2
 
 # What the kernel says when something is wrong with it.
-reports='BUG: |BUG kmalloc|WARNING: |Oops|INFO: (possible|task|rcu|trying|lockdep)|rcu: INFO|KASAN|KFENCE|UBSAN|general protection|unreferenced object|suspected memory leaks|memory leak detector disabled|pages that nobody has|Kernel panic|possible (circular|recursive)|suspicious RCU|soft lockup|hard LOCKUP|Bad page|page allocation failure: order:0, mode:0x0|ODEBUG'
+reports='BUG: |BUG kmalloc|WARNING: |Oops|INFO: (possible|task|rcu|trying|lockdep)|rcu: INFO|KASAN|KFENCE|UBSAN|general protection|memory leak detector disabled|(objects|pages) that nobody has|Kernel panic|possible (circular|recursive)|suspicious RCU|soft lockup|hard LOCKUP|Bad page|page allocation failure: order:0, mode:0x0|ODEBUG'
 
 # shellcheck disable=SC2086
 need_packages $PKG_HOST
@@ -84,7 +84,7 @@ mkdir -p "$hostdir"
 . "$DMM/bochs.sh"
 
 # KVM's own races are not ours to judge.
-[ "$kernel" != kcsan ] || reports=${reports/BUG: /BUG: ([^K]|KCSAN: .*dmm)}
+[ "$kernel" != kcsan ] || reports=${reports/BUG: /BUG: ([^K]|KCSAN: .*(dmm|_show|_store))}
 
 case $kernel in
 stock)
