@@ -232,10 +232,14 @@ static int dmm_charge_slow(struct kvm_dmm_pool *pool, unsigned long nr,
 			}
 			if (time_before(jiffies, latest))
 				end = jiffies + DMM_LIMIT_WAIT;
-		} else if (rc.nr_pending) {
-			/* However long the device does not answer. */
-			end = jiffies + DMM_LIMIT_WAIT;
 		}
+		/*
+		 * However long the device does not answer.  But nobody can kill a
+		 * worker: the guest whose asynchronous page fault it is comes
+		 * again, and waits itself.
+		 */
+		if (rc.nr_pending && !(current->flags & PF_KTHREAD))
+			end = jiffies + DMM_LIMIT_WAIT;
 		prepare_to_wait(&pool->wait, &wait, state);
 		if (dmm_try_charge(pool, nr))
 			break;
@@ -252,7 +256,8 @@ static int dmm_charge_slow(struct kvm_dmm_pool *pool, unsigned long nr,
 			break;
 		}
 		if (time_after_eq(jiffies, end)) {
-			dmm_count(pool, DMM_STAT_limit_failed);
+			if (!rc.nr_pending)
+				dmm_count(pool, DMM_STAT_limit_failed);
 			r = -ENOMEM;
 			break;
 		}
@@ -412,7 +417,8 @@ static void dmm_margin_work(struct work_struct *work)
  *
  * Context: May sleep.
  * Return: 0; -EINVAL: below the guarantee; -EBUSY: the policies cannot take
- *	enough out; -EINTR.  On error the limit is as before.
+ *	enough out; -EINTR.  On error the limit is as before, but raised if the
+ *	caller is killed while it raises it.
  */
 int dmm_set_max(struct kvm_dmm_pool *pool, unsigned long max)
 {
@@ -436,7 +442,7 @@ int dmm_set_max(struct kvm_dmm_pool *pool, unsigned long max)
 	}
 	/* Set first, so that no fault takes what is being freed. */
 	WRITE_ONCE(pool->max, max);
-	r = dmm_reclaim_above(pool, KVM_DMM_RECLAIM_USER);
+	r = max < old ? dmm_reclaim_above(pool, KVM_DMM_RECLAIM_USER) : 0;
 	if (r)
 		WRITE_ONCE(pool->max, old);
 	wake_up_all(&pool->wait);

@@ -107,6 +107,7 @@ static inline void dmm_shared_unlock(struct kvm_dmm_pool *pool,
  * Is a shared frame held by the map and page tables of processes only?  These go
  * with their reference behind the mapping: looked at in this order, a mapping that
  * goes meanwhile is one reference too many and no, never one that hides another's.
+ * One that comes meanwhile can, where another pool uses the frame.
  */
 static inline bool dmm_only_mapped(struct page *page)
 {

@@ -48,6 +48,7 @@ static void dmm_copies_region(struct dmm_swap *swap, pgoff_t base)
 {
 	struct dmm_swap_region *region = dmm_swap_region(swap, base);
 	DECLARE_BITMAP(which, KVM_DMM_REGION_PAGES);
+	DECLARE_BITMAP(tried, KVM_DMM_REGION_PAGES);
 	unsigned int i;
 
 	if (!region || bitmap_empty(region->copied, KVM_DMM_REGION_PAGES))
@@ -56,7 +57,12 @@ static void dmm_copies_region(struct dmm_swap *swap, pgoff_t base)
 	bitmap_copy(which, region->copied, KVM_DMM_REGION_PAGES);
 	for_each_set_bit(i, which, KVM_DMM_REGION_PAGES)
 		clear_bit(i, region->copied);
+	bitmap_copy(tried, which, KVM_DMM_REGION_PAGES);
 	dmm_copies_forget(swap, base, which);
+	/* What was busy, as it is on its way back for example, is still to be done. */
+	bitmap_andnot(tried, tried, which, KVM_DMM_REGION_PAGES);
+	for_each_set_bit(i, tried, KVM_DMM_REGION_PAGES)
+		set_bit(i, region->copied);
 }
 
 void dmm_copies_work(struct work_struct *work)

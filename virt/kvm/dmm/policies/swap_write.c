@@ -414,7 +414,8 @@ unsigned long dmm_writer_wait(struct dmm_writer *writer)
  */
 unsigned long dmm_writes_pending(struct dmm_swap *swap)
 {
-	return READ_ONCE(swap->failing) ? 0 : dmm_writes_left(swap);
+	/* What was completed meanwhile may count twice. */
+	return READ_ONCE(swap->failing) ? 0 : max(dmm_writes_left(swap), 0L);
 }
 
 /**
