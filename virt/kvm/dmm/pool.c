@@ -173,8 +173,50 @@ static bool dmm_try_charge(struct kvm_dmm_pool *pool, unsigned long nr)
 	return true;
 }
 
+/*
+ * Ask one policy.  It counts what it has taken out, but no more is believed than
+ * what came free meanwhile: callers go on as long as something does.
+ */
+static void dmm_reclaim_by(struct kvm_dmm_policy *policy,
+			   struct kvm_dmm_reclaim *rc)
+{
+	unsigned long before = atomic_long_read(&policy->pool->freed);
+	struct kvm_dmm_reclaim was = *rc;
+	unsigned long freed;
+	int r;
+
+	r = policy->ops->reclaim(policy, rc);
+	freed = atomic_long_read(&policy->pool->freed) - before;
+	was.nr_done += min(dmm_excess(rc->nr_done, was.nr_done), PFN_UP(freed));
+	was.nr_pending = rc->nr_pending;
+	*rc = was;
+	if (r)
+		dmm_eject(policy, "reclaim", r);
+}
+
+/* Ask the policies in turn, until one has taken out what was left. */
 static void dmm_reclaim_all(struct kvm_dmm_pool *pool,
-			    struct kvm_dmm_reclaim *rc);
+			    struct kvm_dmm_reclaim *rc)
+{
+	struct kvm_dmm_policy *policy;
+	int idx;
+
+	if (!READ_ONCE(pool->nr_reclaimers))
+		return;
+	idx = srcu_read_lock(&pool->policy_srcu);
+	list_for_each_entry_srcu(policy, &pool->policies, link,
+				 srcu_read_lock_held(&pool->policy_srcu)) {
+		if (!policy->ops->reclaim || READ_ONCE(policy->ejected) ||
+		    READ_ONCE(policy->draining))
+			continue;
+		dmm_reclaim_by(policy, rc);
+		if (rc->nr_done >= rc->nr_pages)
+			break;
+	}
+	srcu_read_unlock(&pool->policy_srcu, idx);
+	this_cpu_add(pool->stats->count[DMM_STAT_reclaim], rc->nr_done);
+	trace_kvm_dmm_reclaim(pool, rc->reason, rc->nr_pages, rc->nr_done);
+}
 
 static int dmm_charge_slow(struct kvm_dmm_pool *pool, unsigned long nr,
 			   unsigned int flags, const u64 *entry, u64 e)
@@ -256,6 +298,7 @@ static int dmm_charge_slow(struct kvm_dmm_pool *pool, unsigned long nr,
 			break;
 		}
 		if (time_after_eq(jiffies, end)) {
+			/* With some on its way no access has failed: see above. */
 			if (!rc.nr_pending)
 				dmm_count(pool, DMM_STAT_limit_failed);
 			r = -ENOMEM;
@@ -292,51 +335,6 @@ int dmm_charge(struct kvm_dmm_pool *pool, unsigned long nr, unsigned int flags,
 		return 0;
 	}
 	return dmm_charge_slow(pool, nr, flags, entry, e);
-}
-
-/*
- * Ask one policy.  It counts what it has taken out, but no more is believed than
- * what came free meanwhile: callers go on as long as something does.
- */
-static void dmm_reclaim_by(struct kvm_dmm_policy *policy,
-			   struct kvm_dmm_reclaim *rc)
-{
-	unsigned long before = atomic_long_read(&policy->pool->freed);
-	struct kvm_dmm_reclaim was = *rc;
-	unsigned long freed;
-	int r;
-
-	r = policy->ops->reclaim(policy, rc);
-	freed = atomic_long_read(&policy->pool->freed) - before;
-	was.nr_done += min(dmm_excess(rc->nr_done, was.nr_done), PFN_UP(freed));
-	was.nr_pending = rc->nr_pending;
-	*rc = was;
-	if (r)
-		dmm_eject(policy, "reclaim", r);
-}
-
-/* Ask the policies in turn, until one has taken out what was left. */
-static void dmm_reclaim_all(struct kvm_dmm_pool *pool,
-			    struct kvm_dmm_reclaim *rc)
-{
-	struct kvm_dmm_policy *policy;
-	int idx;
-
-	if (!READ_ONCE(pool->nr_reclaimers))
-		return;
-	idx = srcu_read_lock(&pool->policy_srcu);
-	list_for_each_entry_srcu(policy, &pool->policies, link,
-				 srcu_read_lock_held(&pool->policy_srcu)) {
-		if (!policy->ops->reclaim || READ_ONCE(policy->ejected) ||
-		    READ_ONCE(policy->draining))
-			continue;
-		dmm_reclaim_by(policy, rc);
-		if (rc->nr_done >= rc->nr_pages)
-			break;
-	}
-	srcu_read_unlock(&pool->policy_srcu, idx);
-	this_cpu_add(pool->stats->count[DMM_STAT_reclaim], rc->nr_done);
-	trace_kvm_dmm_reclaim(pool, rc->reason, rc->nr_pages, rc->nr_done);
 }
 
 /**
@@ -427,7 +425,17 @@ int dmm_set_max(struct kvm_dmm_pool *pool, unsigned long max)
 
 	/*
 	 * Room that is given helps at once, also a request for less that is being
-	 * worked on, or a domain that wants copies: see dmm_reclaim_above().
+	 * worked on, or a domain that wants copies:
+	 *
+	 *	lowers				raises
+	 *	------				------
+	 *	1. lock, less
+	 *	2. take out what is above
+	 *					a. more
+	 *	3. nothing is above: unlock
+	 *					b. lock, more
+	 *
+	 * If 2 fails behind a, it sets what was before 1, and b sets more again.
 	 */
 	if (max > READ_ONCE(pool->max)) {
 		WRITE_ONCE(pool->max, max);
