@@ -457,37 +457,35 @@ DMM_TEST(wish, handle_gone)
 	bad_recover(_metadata, self->guest, self->ino);
 }
 
-/* One that the pool may not share, though the content is that of page 0. */
-DMM_TEST(wish, handle_foreign)
+/* Another file offers the frame of its page 0, by lookup, too, or only by match. */
+static void offer_foreign(struct __test_metadata *_metadata,
+			  struct dmm_guest *guest, unsigned long ino,
+			  const char *domain, uint64_t seed, bool lookup)
 {
 	struct dmm_mem other = other_mem();
 
-	ASSERT_EQ(0, dmm_pool_set(self->ino, "domain", "a"));
-	ASSERT_EQ(0, dmm_pool_set(other.ino, "domain", "b"));
-	dmm_fill(other.hva, 0, PAGES, 1);
+	ASSERT_EQ(0, dmm_pool_set(ino, "domain", "a"));
+	ASSERT_EQ(0, dmm_pool_set(other.ino, "domain", domain));
+	dmm_fill(other.hva, 0, PAGES, seed);
 	bad_set(other.ino, "hold", "0");
-	offer(_metadata, self->guest, self->ino, "lookup", "held");
-	offer(_metadata, self->guest, self->ino, "match", "held");
-	EXPECT_EQ(0, dmm_bad_pages(other.hva, 0, PAGES, 1));
-	EXPECT_TRUE(dmm_pool_ok(other.ino));
+	if (lookup)
+		offer(_metadata, guest, ino, "lookup", "held");
+	offer(_metadata, guest, ino, "match", "held");
+	EXPECT_EQ(0, dmm_bad_pages(other.hva, 0, PAGES, seed));
 	dmm_mem_free(&other);
-	bad_recover(_metadata, self->guest, self->ino);
+	bad_recover(_metadata, guest, ino);
+}
+
+/* One that the pool may not share, though the content is that of page 0. */
+DMM_TEST(wish, handle_foreign)
+{
+	offer_foreign(_metadata, self->guest, self->ino, "b", 1, true);
 }
 
 /* One of other content: what was fetched is compared. */
 DMM_TEST(wish, match_other_content)
 {
-	struct dmm_mem other = other_mem();
-
-	ASSERT_EQ(0, dmm_pool_set(self->ino, "domain", "a"));
-	ASSERT_EQ(0, dmm_pool_set(other.ino, "domain", "a"));
-	dmm_fill(other.hva, 0, PAGES, 2);
-	bad_set(other.ino, "hold", "0");
-	offer(_metadata, self->guest, self->ino, "match", "held");
-	EXPECT_EQ(0, dmm_bad_pages(other.hva, 0, PAGES, 2));
-	EXPECT_TRUE(dmm_pool_ok(other.ino));
-	dmm_mem_free(&other);
-	bad_recover(_metadata, self->guest, self->ino);
+	offer_foreign(_metadata, self->guest, self->ino, "a", 2, false);
 }
 
 /* It holds what was published longer than the frame is there. */
