@@ -32,14 +32,30 @@
 /* One check at a time; protects DMM_HELD. */
 static DEFINE_MUTEX(dmm_check_mutex);
 
+/* What an entry is taken for, so that tests can see what is found. */
+enum dmm_pretence {
+	DMM_AS_ABSENT,
+	DMM_AS_PROTECTED,	/* a frame that must not be written */
+	DMM_AS_LOST,		/* a token that no policy serves */
+	DMM_AS_OTHER,		/* what another offset has */
+	DMM_AS_IT_IS,
+};
+
+static const char * const dmm_pretences[] = {
+	[DMM_AS_ABSENT] = "absent",
+	[DMM_AS_PROTECTED] = "protected",
+	[DMM_AS_LOST] = "lost",
+	[DMM_AS_OTHER] = "as",
+};
+
 /**
  * struct kvm_dmm_check - an open file
  * @m: what is printed to
  * @pool: the pool
  * @region: what is looked at now
- * @pretend: page offset of an entry that is judged as if it were another one, so
- *	that tests can see what is found; ULONG_MAX: none
- * @absent: it is taken for absent memory, otherwise for a protected frame
+ * @pretence: how one entry is judged
+ * @index: page offset of that entry
+ * @other: page offset of the one that it is taken for
  * @entries: entries with anything in them
  * @translations: what was found in page tables
  * @bad: violations
@@ -48,8 +64,9 @@ struct kvm_dmm_check {
 	struct seq_file *m;
 	struct kvm_dmm_pool *pool;
 	struct kvm_dmm_region *region;
-	unsigned long pretend;
-	bool absent;
+	enum dmm_pretence pretence;
+	pgoff_t index;
+	pgoff_t other;
 	unsigned long entries;
 	unsigned long translations;
 	unsigned long bad;
@@ -77,14 +94,42 @@ static __printf(3, 4) void dmm_bad(struct kvm_dmm_check *check, pgoff_t index,
 	seq_putc(check->m, '\n');
 }
 
-/* The content of an entry, or what it is taken for. */
-static u64 dmm_check_value(struct kvm_dmm_check *check, pgoff_t index)
+static u64 dmm_check_read(struct kvm_dmm_region *region, pgoff_t index)
 {
-	u64 e = dmm_content(READ_ONCE(*dmm_entry(check->region, index)));
+	return region ? dmm_content(READ_ONCE(*dmm_entry(region, index))) : 0;
+}
 
-	if (unlikely(index == check->pretend))
-		return check->absent ? 0 : e | DMM_WP;
-	return e;
+/* The content of an entry, or what it is taken for. */
+static u64 dmm_check_value(struct kvm_dmm_check *check,
+			   struct kvm_dmm_region *region, pgoff_t index)
+{
+	u64 e = dmm_check_read(region, index);
+
+	if (likely(check->pretence == DMM_AS_IT_IS || index != check->index))
+		return e;
+	switch (check->pretence) {
+	case DMM_AS_PROTECTED:
+		return e | DMM_WP;
+	case DMM_AS_LOST:
+		/* The last to be given away. */
+		return dmm_mk_token(DMM_MAX_POLICIES - 1, 0);
+	case DMM_AS_OTHER:
+		return dmm_check_read(dmm_region(check->pool, check->other),
+				      check->other);
+	default:
+		return 0;
+	}
+}
+
+/* As dmm_uses(), with what an entry of the pool is taken for. */
+static bool dmm_check_uses(struct kvm_dmm_check *check,
+			   struct kvm_dmm_pool *pool, pgoff_t index,
+			   struct page *page)
+{
+	if (pool != check->pool)
+		return dmm_uses(pool, index, page);
+	return dmm_shares(dmm_check_value(check, dmm_region(pool, index), index),
+			  page_to_pfn(page));
 }
 
 /* One translation, of whomever. */
@@ -92,7 +137,7 @@ static void dmm_check_translation(struct kvm_dmm_check *check, pgoff_t index,
 				  unsigned long pfn, bool write,
 				  const char *whose)
 {
-	u64 e = dmm_check_value(check, index);
+	u64 e = dmm_check_value(check, check->region, index);
 
 	check->translations++;
 	if (!dmm_may_map(e, pfn, write, page_to_pfn(check->pool->zero)))
@@ -204,7 +249,8 @@ static void dmm_check_policy(struct kvm_dmm_check *check, pgoff_t index, u64 e)
 }
 
 /* Members of a family that use a frame without being in the tree of its users. */
-static unsigned long dmm_count_kin(struct dmm_family *family,
+static unsigned long dmm_count_kin(struct kvm_dmm_check *check,
+				   struct dmm_family *family,
 				   struct kvm_dmm_shared *shared, pgoff_t index,
 				   struct page *page)
 {
@@ -213,16 +259,17 @@ static unsigned long dmm_count_kin(struct dmm_family *family,
 
 	lockdep_assert_held(&family->lock);
 	list_for_each_entry(kin, &family->pools, kin)
-		if (dmm_uses(kin, index, page) &&
+		if (dmm_check_uses(check, kin, index, page) &&
 		    !(shared && dmm_user_find(shared, kin, index)))
 			n++;
 	return n;
 }
 
 /* The part of dmm_check_shared() that the first of a pool's users stands for. */
-static const char *dmm_check_users(struct kvm_dmm_shared *shared,
-				   struct kvm_dmm_pool *pool, bool *pending)
+static const char *dmm_check_users(struct kvm_dmm_check *check,
+				   struct kvm_dmm_shared *shared, bool *pending)
 {
+	struct kvm_dmm_pool *pool = check->pool;
 	unsigned long kin = 0, n = 0;
 	struct rb_node *node;
 
@@ -231,15 +278,15 @@ static const char *dmm_check_users(struct kvm_dmm_shared *shared,
 
 		n++;
 		if (user->pool == pool &&
-		    !dmm_uses(pool, user->index, shared->page))
+		    !dmm_check_uses(check, pool, user->index, shared->page))
 			return "has a user that does not use it";
 	}
 	if (n + shared->nr_kin != shared->nr)
 		return "has another number of users than it counts";
 	if (shared->nr_kin) {
 		spin_lock(&shared->family->lock);
-		kin = dmm_count_kin(shared->family, shared, shared->index,
-				    shared->page);
+		kin = dmm_count_kin(check, shared->family, shared,
+				    shared->index, shared->page);
 		spin_unlock(&shared->family->lock);
 	}
 	*pending = kin < shared->nr_kin;
@@ -254,10 +301,11 @@ static const char *dmm_check_users(struct kvm_dmm_shared *shared,
  *
  * Return: What is wrong, or NULL.
  */
-static const char *dmm_check_shared(struct kvm_dmm_pool *pool, pgoff_t index,
+static const char *dmm_check_shared(struct kvm_dmm_check *check, pgoff_t index,
 				    struct page *page, bool *charged,
 				    bool *pending)
 {
+	struct kvm_dmm_pool *pool = check->pool;
 	struct kvm_dmm_shared *shared;
 	const char *wrong = NULL;
 	struct dmm_user *user;
@@ -272,7 +320,7 @@ static const char *dmm_check_shared(struct kvm_dmm_pool *pool, pgoff_t index,
 		return "has no users";
 	shared = dmm_shared_lock(pool, page);
 	if (!shared) {
-		n = dmm_count_kin(pool->family, NULL, index, page);
+		n = dmm_count_kin(check, pool->family, NULL, index, page);
 		*charged = dmm_light_charged(page) == pool;
 		*pending = n < page->index;
 		if (n > page->index)
@@ -289,18 +337,18 @@ static const char *dmm_check_shared(struct kvm_dmm_pool *pool, pgoff_t index,
 		/* The tree is in the order of pools. */
 		if (prev && rb_entry(prev, struct dmm_user, node)->pool == pool)
 			goto unlock;
-		wrong = dmm_check_users(shared, pool, pending);
+		wrong = dmm_check_users(check, shared, pending);
 		*charged = shared->charged == pool;
 		/* Or it is a clone besides, which stands for it. */
 		if (shared->nr_kin && shared->family == pool->family &&
 		    !dmm_user_find(shared, pool, shared->index) &&
-		    dmm_uses(pool, shared->index, page))
+		    dmm_check_uses(check, pool, shared->index, page))
 			*charged = false;
 	} else if (!shared->nr_kin || shared->family != pool->family ||
 		   shared->index != index) {
 		wrong = "does not know this user";
 	} else {
-		wrong = dmm_check_users(shared, pool, pending);
+		wrong = dmm_check_users(check, shared, pending);
 		*charged = shared->charged == pool;
 	}
 unlock:
@@ -310,7 +358,7 @@ unlock:
 
 static void dmm_check_entry(struct kvm_dmm_check *check, pgoff_t index)
 {
-	u64 e = dmm_content(READ_ONCE(*dmm_entry(check->region, index)));
+	u64 e = dmm_check_value(check, check->region, index);
 	bool charged, pending;
 	const char *wrong;
 
@@ -334,8 +382,8 @@ static void dmm_check_entry(struct kvm_dmm_check *check, pgoff_t index)
 	if (dmm_kind(e) == KVM_DMM_FRAME) {
 		dmm_check_frame(check, index, e);
 	} else {
-		wrong = dmm_check_shared(check->pool, index, dmm_page(e),
-					 &charged, &pending);
+		wrong = dmm_check_shared(check, index, dmm_page(e), &charged,
+					 &pending);
 		if (wrong)
 			dmm_bad(check, index, "the shared frame %#lx %s",
 				dmm_pfn(e), wrong);
@@ -378,7 +426,7 @@ static void dmm_check_count(struct kvm_dmm_check *check, struct dmm_check_count 
 	xa_for_each_marked(&pool->regions, i, region, DMM_HELD) {
 		index = (pgoff_t)i << DMM_REGION_SHIFT;
 		do {
-			e = READ_ONCE(*dmm_entry(region, index));
+			e = dmm_check_value(check, region, index);
 			switch (dmm_kind(e)) {
 			case KVM_DMM_ABSENT:
 				break;
@@ -387,7 +435,7 @@ static void dmm_check_count(struct kvm_dmm_check *check, struct dmm_check_count 
 				break;
 			case KVM_DMM_SHARED:
 				n->shared++;
-				dmm_check_shared(pool, index, dmm_page(e),
+				dmm_check_shared(check, index, dmm_page(e),
 						 &charged, &pending);
 				n->resident += charged;
 				n->pending += pending;
@@ -498,7 +546,9 @@ static bool dmm_check_counters(struct kvm_dmm_check *check)
 	unsigned int tries;
 	int ahead, want;
 
-	for (tries = 0; tries < DMM_CHECK_TRIES; tries++) {
+	/* What is pretended does not become so. */
+	tries = check->pretence == DMM_AS_IT_IS ? DMM_CHECK_TRIES : 1;
+	while (tries--) {
 		dmm_check_count(check, &n);
 		resident = atomic_long_read(&pool->resident);
 		shared = atomic_long_read(&pool->nr_shared);
@@ -574,25 +624,29 @@ unlock:
 	return r;
 }
 
-/* "absent N", "protected N": judge page tables as if page N were so. */
+/* "absent N", "protected N", "lost N", "as N M": judge page N as if it were so. */
 static ssize_t dmm_check_write(struct file *file, const char __user *ubuf,
 			       size_t len, loff_t *ppos)
 {
 	struct kvm_dmm_check *check = ((struct seq_file *)file->private_data)->private;
-	unsigned long index;
+	unsigned long index, other = 0;
 	char buf[64], word[16];
+	int n, how;
 
 	if (len >= sizeof(buf))
 		return -EINVAL;
 	if (copy_from_user(buf, ubuf, len))
 		return -EFAULT;
 	buf[len] = 0;
-	if (sscanf(buf, "%15s %lu", word, &index) != 2)
+	n = sscanf(buf, "%15s %lu %lu", word, &index, &other);
+	if (n < 2)
 		return -EINVAL;
-	if (strcmp(word, "absent") && strcmp(word, "protected"))
+	how = match_string(dmm_pretences, ARRAY_SIZE(dmm_pretences), word);
+	if (how < 0 || n != (how == DMM_AS_OTHER ? 3 : 2))
 		return -EINVAL;
-	check->absent = !strcmp(word, "absent");
-	check->pretend = index;
+	check->pretence = how;
+	check->index = index;
+	check->other = other;
 	return len;
 }
 
@@ -604,7 +658,7 @@ static int dmm_check_open(struct inode *inode, struct file *file)
 	if (!check)
 		return -ENOMEM;
 	check->pool = inode->i_private;
-	check->pretend = ULONG_MAX;
+	check->pretence = DMM_AS_IT_IS;
 	r = single_open_size(file, dmm_check_show, check, DMM_CHECK_SIZE);
 	if (r)
 		kfree(check);

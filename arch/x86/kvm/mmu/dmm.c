@@ -392,6 +392,16 @@ static gfn_t dmm_sp_gfn(struct kvm_mmu_page *sp, unsigned int i)
 	return sp->gfn + i * KVM_PAGES_PER_HPAGE(sp->role.level);
 }
 
+/* One SPTE, or a list of them that only mmu.c can read. */
+static bool dmm_rmap_has(struct kvm_memory_slot *slot, gfn_t gfn, int level,
+			 u64 *sptep)
+{
+	struct kvm_rmap_head *head = &slot->arch.rmap[level - PG_LEVEL_4K]
+		[gfn_to_index(gfn, slot->base_gfn, level)];
+
+	return head->val & 1 || head->val == (unsigned long)sptep;
+}
+
 /*
  * All shadow pages, rather than what the reverse maps say: so that is checked,
  * too.  FNAME(sync_spte) makes what has the host-writable bit writable.
@@ -424,8 +434,7 @@ static unsigned int dmm_walk_shadow(struct kvm *kvm,
 				continue;
 			dmm_walk_spte(check, slot, start, end, gfn, spte, level,
 				      spte & mask);
-			if (!slot->arch.rmap[level - PG_LEVEL_4K]
-			    [gfn_to_index(gfn, slot->base_gfn, level)].val)
+			if (!dmm_rmap_has(slot, gfn, level, &sp->spt[i]))
 				lost++;
 		}
 	}

@@ -42,26 +42,39 @@ static void *page(struct dmm_mem *mem, uint64_t index)
 	return mem->hva + index * DMM_PAGE;
 }
 
-/* Does the check find a page table of @whom that allows more than if...? */
+/* Does the check tell @what if it takes a page for something else? */
+static bool tells(struct dmm_mem *mem, const char *pretend, const char *what,
+		  char *buf)
+{
+	if (dmm_pool_check(mem->ino, pretend, buf))
+		return false;
+	if (strstr(buf, what))
+		return true;
+	printf("# %s: no \"%s\" in\n%s", pretend, what, buf);
+	return false;
+}
+
+/* Does it find a page table of @whom that allows more than if...? */
 static bool finds(struct dmm_mem *mem, const char *what, uint64_t index,
 		  const char *whom, char *buf)
 {
-	char pretend[64];
+	char pretend[64], line[64];
 
 	snprintf(pretend, sizeof(pretend), "%s %lu", what, index);
-	if (dmm_pool_check(mem->ino, pretend, buf))
-		return false;
-	snprintf(pretend, sizeof(pretend), "%#lx: a %s maps ", index, whom);
-	return strstr(buf, pretend);
+	snprintf(line, sizeof(line), "%#lx: a %s maps ", index, whom);
+	return tells(mem, pretend, line, buf);
 }
 
+/* No page table has that page, though the map may lack it. */
 static bool finds_nothing(struct dmm_mem *mem, const char *what, uint64_t index,
 			  char *buf)
 {
-	char pretend[64];
+	char pretend[64], line[64];
 
 	snprintf(pretend, sizeof(pretend), "%s %lu", what, index);
-	return dmm_pool_check(mem->ino, pretend, buf);
+	snprintf(line, sizeof(line), "%#lx: a ", index);
+	dmm_pool_check(mem->ino, pretend, buf);
+	return !strstr(buf, line);
 }
 
 static void counts(const char *buf, unsigned long *entries,
@@ -148,6 +161,34 @@ DMM_TEST(check, finds_processes)
 	munmap(other, 8 * DMM_PAGE);
 }
 
+/* Whose a frame is, and how many there are. */
+DMM_TEST(check, finds_owners)
+{
+	struct dmm_mem *mem = &self->mem;
+
+	dmm_fill(self->mem.hva, 0, 10, 1);
+	EXPECT_TRUE(tells(mem, "as 3 4", "is that of 0x4\n", self->buf));
+	/* There are as many as before. */
+	EXPECT_EQ(NULL, strstr(self->buf, "are charged"));
+	EXPECT_TRUE(tells(mem, "as 100 4", "0x64: the frame ", self->buf));
+	EXPECT_TRUE(tells(mem, "as 100 4", "10 frames are charged, there are 11\n",
+			  self->buf));
+	EXPECT_TRUE(tells(mem, "absent 4", "10 frames are charged, there are 9\n",
+			  self->buf));
+	EXPECT_TRUE(dmm_pool_ok(mem->ino));
+}
+
+DMM_TEST(check, finds_the_end)
+{
+	struct dmm_mem mem = dmm_mem_create_exact(SIZE - DMM_PAGE);
+
+	dmm_fill(mem.hva, 0, PAGES - 1, 1);
+	EXPECT_TRUE(dmm_pool_ok(mem.ino));
+	EXPECT_TRUE(tells(&mem, "as 2047 2046", "is behind the end of the file",
+			  self->buf));
+	dmm_mem_free(&mem);
+}
+
 DMM_TEST(check, blocks)
 {
 	dmm_compact();
@@ -178,7 +219,10 @@ DMM_TEST(check, tokens)
 	ASSERT_EQ(0, dmm_pool_set_bytes(self->mem.ino, "reclaim",
 					200 * DMM_PAGE));
 	EXPECT_TRUE(dmm_pool_ok(self->mem.ino));
-	EXPECT_TRUE(finds_nothing(&self->mem, "absent", 10, self->buf));
+	EXPECT_TRUE(tells(&self->mem, "absent 10", "200 tokens are counted, there are 199\n",
+			  self->buf));
+	EXPECT_TRUE(tells(&self->mem, "lost 10", "0xa: nobody has the content", self->buf));
+	EXPECT_EQ(NULL, strstr(self->buf, "are counted"));
 
 	/* They come back, kept: page tables of both may only read. */
 	EXPECT_EQ(0, dmm_guest_bad_pages(self->guest, DMM_GPA, 300, 1));
@@ -222,8 +266,16 @@ DMM_TEST(check, shared_frames)
 	}
 	EXPECT_TRUE(dmm_pool_ok(self->mem.ino));
 	EXPECT_TRUE(finds_nothing(&self->mem, "protected", 7, self->buf));
+	EXPECT_TRUE(tells(&self->mem, "protected 7", "is no entry", self->buf));
 	EXPECT_TRUE(finds(&self->mem, "absent", 7, "guest", self->buf));
 	EXPECT_TRUE(finds(&self->mem, "absent", 7, "process", self->buf));
+	EXPECT_TRUE(tells(&self->mem, "absent 7", "has a user that does not use it",
+			  self->buf));
+	EXPECT_TRUE(tells(&self->mem, "absent 7", "20 shared entries are counted, there are 19\n",
+			  self->buf));
+	EXPECT_TRUE(tells(&self->mem, "as 100 7", "does not know this user", self->buf));
+	EXPECT_TRUE(tells(&self->mem, "as 100 7", "20 shared entries are counted, there are 21\n",
+			  self->buf));
 
 	for (i = 0; i < 20; i++) {
 		dmm_guest_poke(self->guest, DMM_GPA + i * DMM_PAGE, i);
@@ -252,6 +304,12 @@ DMM_TEST(check, clones)
 	EXPECT_TRUE(dmm_pool_ok(clone.ino));
 	EXPECT_TRUE(finds_nothing(&self->mem, "protected", 7, self->buf));
 	EXPECT_TRUE(finds(&clone, "absent", 7, "process", self->buf));
+
+	/* A frame that one of two clones lacks, or has elsewhere. */
+	EXPECT_TRUE(tells(&clone, "absent 7", "2048 shared entries are counted, there are 2047\n",
+			  self->buf));
+	EXPECT_TRUE(tells(&clone, "as 8 7", "1 shared frames count users that do not exist\n",
+			  self->buf));
 
 	/* At other offsets, and users of both kinds at once. */
 	ASSERT_EQ(0, ioctl(moved.fd, FICLONERANGE, &(struct file_clone_range) {
@@ -318,7 +376,8 @@ DMM_TEST(check, while_it_changes)
 DMM_TEST(check, bad_input)
 {
 	static const char * const bad[] = {
-		"", "absent", "absent x", "present 3", "3", "absent -",
+		"", "absent", "absent x", "present 3", "3", "absent -", "as 3",
+		"as 3 x", "absent 3 4",
 		"protectedprotectedprotectedprotectedprotectedprotectedprotected 1",
 	};
 	char path[64];
