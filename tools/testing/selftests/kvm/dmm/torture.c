@@ -41,8 +41,11 @@ struct vcpu {
 
 static struct dmm_guest *guests[TORTURE_VMS];
 static struct place places[PLACES];
-/* The first VM has two vCPUs; the other has one, which makes it anew at times. */
-static struct vcpu vcpus[] = { { 0, 0 }, { 0, 1 }, { 1, 0 } };
+/*
+ * The first VM has two vCPUs; the others have one, which makes them anew at times.
+ * That of the last VM runs a guest of its guest.
+ */
+static struct vcpu vcpus[] = { { 0, 0 }, { 0, 1 }, { 1, 0 }, { 2, 0 } };
 
 static void add_slot(struct place *place, int at)
 {
@@ -78,11 +81,24 @@ static void del_slot(struct place *place)
 	place->at = -1;
 }
 
-static void make_vm(unsigned int vm, int nr_vcpus)
+static bool is_nested(unsigned int vm)
+{
+	return vm == 2 && kvm_cpu_has(X86_FEATURE_SVM);
+}
+
+static struct dmm_guest *make_guest(unsigned int vm)
+{
+	if (is_nested(vm))
+		return dmm_guest_create_nested(kvm_cpu_has(X86_FEATURE_NPT) &&
+					       torture_rand(2));
+	return dmm_guest_create(vm ? 1 : 2);
+}
+
+static void make_vm(unsigned int vm)
 {
 	unsigned int i;
 
-	guests[vm] = dmm_guest_create(nr_vcpus);
+	guests[vm] = make_guest(vm);
 	for (i = 0; i < PLACES; i++) {
 		if (places[i].vm != vm)
 			continue;
@@ -103,7 +119,7 @@ static void remake_vm(unsigned int vm)
 		if (places[i].vm == vm)
 			pthread_rwlock_wrlock(&places[i].lock);
 	dmm_guest_free(guests[vm]);
-	make_vm(vm, 1);
+	make_vm(vm);
 	for (i = 0; i < PLACES; i++)
 		if (places[i].vm == vm)
 			pthread_rwlock_unlock(&places[i].lock);
@@ -136,7 +152,7 @@ static void vcpu_op(void *arg)
 	struct torture_range range;
 	struct place *place;
 
-	if (vcpu->vm == 1 && !torture_rand(100))
+	if (vcpu->vm && !torture_rand(100))
 		remake_vm(vcpu->vm);
 	do {
 		place = &places[torture_rand(PLACES)];
@@ -152,12 +168,12 @@ static void vcpu_op(void *arg)
 	guest_do(vcpu, DMM_OP_TAG_CHECK, gpa, &range, torture_tags(&range));
 	if (guests[vcpu->vm]->cpu[vcpu->cpu].cmd->result)
 		torture_wrong(&range, "a guest");
-	torture_count("guest read");
+	torture_count(is_nested(vcpu->vm) ? "nested read" : "guest read");
 	if (torture_rand(3)) {
 		torture_new_tags(&range, tags);
 		guest_do(vcpu, DMM_OP_TAG_FILL, gpa, &range, tags);
 		torture_set_tags(&range, tags);
-		torture_count("guest write");
+		torture_count(is_nested(vcpu->vm) ? "nested write" : "guest write");
 	}
 unlock:
 	pthread_rwlock_unlock(&place->lock);
@@ -332,8 +348,8 @@ int main(int argc, char **argv)
 	for (i = 0; i < TORTURE_FILES; i++)
 		torture_files[i].mem = dmm_mem_create(TORTURE_SIZE);
 	make_places();
-	make_vm(0, 2);
-	make_vm(1, 1);
+	for (i = 0; i < TORTURE_VMS; i++)
+		make_vm(i);
 
 	for (i = 0; i < ARRAY_SIZE(vcpus); i++)
 		torture_start("vcpu", vcpu_op, &vcpus[i]);

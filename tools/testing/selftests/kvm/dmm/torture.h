@@ -17,7 +17,7 @@
 #define TORTURE_FILES	3
 #define TORTURE_SIZE	(4 * DMM_BLOCK)
 #define TORTURE_PAGES	(TORTURE_SIZE / DMM_PAGE)
-#define TORTURE_VMS	2
+#define TORTURE_VMS	3
 #define TORTURE_ACTORS	16
 #define TORTURE_LINE	160	/* characters of what an operation says of itself */
 #define TORTURE_STUCK	240	/* seconds that one operation may take */

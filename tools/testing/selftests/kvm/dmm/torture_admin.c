@@ -12,14 +12,14 @@
 #define BACKING_BYTES	(3 * TORTURE_SIZE / 2)
 
 static const char * const policies[] = {
-	"demand", "swap", "share", "test-token", "test-share",
+	"demand", "swap", "share", "restore", "test-token", "test-share",
 };
 
 static char backings[BACKINGS][32];
 
 static const char * const modules[] = {
-	"kvm_dmm_swap", "kvm_dmm_share", "kvm_dmm_test_token",
-	"kvm_dmm_test_share", "kvm_dmm_demand",
+	"kvm_dmm_swap", "kvm_dmm_share", "kvm_dmm_restore",
+	"kvm_dmm_test_token", "kvm_dmm_test_share", "kvm_dmm_demand",
 };
 
 /* Tunables, and values that nobody in his senses would choose. */
@@ -43,6 +43,9 @@ static const struct {
 	{ "share/break_blocks", { "never", "pressure", "always" } },
 	{ "share/timing_safe", { "0", "1" } },
 	{ "share/unmerge", { "1" } },
+	{ "restore/record", { "/tmp/torture-order", "\n" } },
+	{ "restore/order", { "/tmp/torture-order", "\n" } },
+	{ "restore/rate_bytes", { "0", "1M", "default" } },
 	{ "test-token/keep", { "0", "1" } },
 	{ "test-token/second_chance", { "0", "1" } },
 };
@@ -222,6 +225,7 @@ void torture_admin_exit(void)
 
 	for (i = 0; i < BACKINGS; i++)
 		unlink(backings[i]);
+	unlink("/tmp/torture-order");
 }
 
 void torture_admin(void *arg)

@@ -386,35 +386,41 @@ static void op_clone(struct torture_range *range)
 	torture_disown(&to);
 }
 
-static void do_check_clone(void *p)
+static void do_check_copy(void *p)
 {
 	struct access *access = p;
 	uint64_t i;
 
 	for (i = 0; i < access->range->n; i++)
 		if (dmm_tag_bad(access->mem + i * DMM_PAGE, access->tags[i]))
-			torture_fail("page %#lx of a clone of file %u is not %#lx",
-				     access->range->first + i,
+			torture_fail("page %#lx of a %s of file %u is not %#lx",
+				     access->range->first + i, access->where,
 				     access->range->file, access->tags[i]);
 }
 
-/* Its only limit is its size: what it needs it must get, though not at once. */
-static void check_clone(const struct torture_range *range, const uint64_t *tags,
-			struct dmm_mem *clone, void (*fn)(void *p))
+/*
+ * A file of its own, with the range where it was.  Its only limit is its size: what
+ * it needs it must get, though not at once.
+ */
+static void check_copy(const struct torture_range *range, const uint64_t *tags,
+		       struct dmm_mem *copy, const char *what,
+		       void (*fn)(void *p))
 {
 	struct access access = {
 		.range = range,
-		.mem = clone->hva + range->first * DMM_PAGE,
+		.mem = copy->hva + range->first * DMM_PAGE,
 		.tags = tags,
+		.where = what,
 	};
 	unsigned int tries = 0;
 
 	while (!torture_try(fn, &access)) {
-		torture_count("clone at its limit");
+		torture_count("copy at its limit");
 		if (tries++ < 30)
 			continue;
-		torture_pool(clone->ino);
-		torture_fail("a clone of file %u fails for ever", range->file);
+		torture_pool(copy->ino);
+		torture_fail("a %s of file %u fails for ever", what,
+			     range->file);
 	}
 }
 
@@ -437,22 +443,97 @@ static void op_snapshot(struct torture_range *range)
 		dmm_pool_set(clone.ino, "policies", "+test-token");
 	if (torture_rand(2))
 		dmm_pool_set(clone.ino, "policies", "+swap");
-	check_clone(range, torture_tags(range), &clone, do_check_clone);
+	check_copy(range, torture_tags(range), &clone, "clone", do_check_copy);
 	torture_check(clone.ino);
 
 	/* Writes to either do not show in the other. */
 	torture_new_tags(range, tags);
-	check_clone(range, tags, &clone, do_fill);
+	check_copy(range, tags, &clone, "clone", do_fill);
 	check_mapped(range, torture_hva(range), "mapping of what was cloned");
 	if (torture_rand(2)) {
 		uint64_t other[DMM_TAGS_MAX];
 
 		torture_new_tags(range, other);
 		fill_mapped(range, torture_hva(range), other);
-		check_clone(range, tags, &clone, do_check_clone);
+		check_copy(range, tags, &clone, "clone", do_check_copy);
 	}
 	torture_check(clone.ino);
 	dmm_mem_free(&clone);
+}
+
+/* A sparse image of a file that has nothing but the range. */
+static int make_image(const struct torture_range *range, char *path)
+{
+	uint64_t i, *tags = torture_tags(range);
+	int fd = mkstemp(path);
+
+	if (fd < 0 || ftruncate(fd, TORTURE_SIZE))
+		torture_fail("no image: %s", strerror(errno));
+	fill_buffer(range, tags);
+	for (i = 0; i < range->n; i++)
+		if (tags[i] && pwrite(fd, buffer() + i * DMM_PAGE, DMM_PAGE,
+				      (range->first + i) * DMM_PAGE) != DMM_PAGE)
+			torture_fail("writing an image: %s", strerror(errno));
+	return fd;
+}
+
+/* Must not fail, in a pool of its own. */
+static void set_copy(const struct dmm_mem *copy, const char *file,
+		     const char *value)
+{
+	int r = dmm_pool_set(copy->ino, file, value);
+
+	if (r)
+		torture_fail("%s of a restored file = %s: %d", file, value, r);
+}
+
+/* An image of what the range has comes in, and goes into the file. */
+static void op_restore(struct torture_range *range)
+{
+	char path[] = "/tmp/torture-image-XXXXXX";
+	int image = make_image(range, path);
+	struct file_clone_range back = {
+		.src_offset = range->first * DMM_PAGE,
+		.src_length = range->n * DMM_PAGE,
+		.dest_offset = range->first * DMM_PAGE,
+	};
+	uint64_t tags[DMM_TAGS_MAX];
+	unsigned int tries = 0;
+	struct dmm_mem copy;
+
+	torture_log("restore %u %#lx+%lu", range->file, range->first, range->n);
+	copy = dmm_mem_create(TORTURE_SIZE);
+	set_copy(&copy, "domain", torture_rand(2) ? "a" : "b");
+	set_copy(&copy, "policies", "+restore");
+	if (torture_rand(2))
+		dmm_pool_set(copy.ino, "policies", "+swap");
+	if (torture_rand(2))
+		dmm_pool_set(copy.ino, "policies", "+share");
+	if (torture_rand(2))
+		set_copy(&copy, "restore/rate_bytes", "0");
+	set_copy(&copy, "restore/image", path);
+	unlink(path);
+	close(image);
+	if (torture_rand(2))
+		check_copy(range, torture_tags(range), &copy, "restored copy",
+			   do_check_copy);
+
+	/* The same content: nobody may notice. */
+	back.src_fd = copy.fd;
+	while (ioctl(file_fd(range), FICLONERANGE, &back)) {
+		if (errno != ENOMEM && errno != ENOSPC)
+			torture_fail("FICLONERANGE of an image: %s",
+				     strerror(errno));
+		torture_relieve(range->file, tries++, "cloning an image");
+	}
+	torture_check(copy.ino);
+	torture_new_tags(range, tags);
+	check_copy(range, tags, &copy, "restored copy", do_fill);
+	check_mapped(range, torture_hva(range), "mapping of what was restored");
+	if (torture_rand(2))
+		set_copy(&copy, "policies", "-restore");
+	check_copy(range, tags, &copy, "restored copy", do_check_copy);
+	dmm_mem_free(&copy);
 }
 
 static void resize(const struct torture_range *range, off_t size)
@@ -506,6 +587,7 @@ static const struct torture_op ops[] = {
 	{ 1, "fork", op_fork },
 	{ 8, "clone", op_clone },
 	{ 3, "snapshot", op_snapshot },
+	{ 3, "restore", op_restore },
 	{ 3, "truncate", op_truncate },
 };
 
