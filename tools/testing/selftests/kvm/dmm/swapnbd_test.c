@@ -114,6 +114,7 @@ static int nbd_family(void)
 /*
  * The server of /dev/nbd0, a thread of this process, that does as it is told.
  * After @left requests, unless that is negative, it goes without an answer.
+ * @error_every: each so-manyth request fails, 0: none.
  * @reads: requests to read that it has answered.
  */
 struct server {
@@ -122,6 +123,7 @@ struct server {
 	int file;
 	volatile int error_read;
 	volatile int error_write;
+	volatile int error_every;
 	volatile int silent;
 	volatile int left;
 	volatile int reads;
@@ -151,7 +153,7 @@ static void *serve(void *arg)
 	struct nbd_reply reply;
 	uint32_t type, len;
 	uint64_t from;
-	int error;
+	int error, every, nr = 0;
 
 	while (move_all(server->sock, &request, sizeof(request), true)) {
 		type = be32toh(request.type) & 0xffff;
@@ -168,14 +170,15 @@ static void *serve(void *arg)
 			break;
 		if (server->left > 0)
 			server->left--;
-		error = 0;
+		every = server->error_every;
+		error = every && !(++nr % every) ? EIO : 0;
 		if (type == NBD_CMD_WRITE)
-			error = server->error_write ? :
+			error = error ? : server->error_write ? :
 				pwrite(server->file, buf, len, from) == len ?
 				0 : EIO;
 		if (type == NBD_CMD_READ) {
 			server->reads++;
-			error = server->error_read ? :
+			error = error ? : server->error_read ? :
 				pread(server->file, buf, len, from) == len ?
 				0 : EIO;
 		}
@@ -348,6 +351,45 @@ DMM_TEST(swapnbd, errors)
 	self->server.error_read = 0;
 	EXPECT_EQ(0, dmm_guest_continue(self->guest, 0));
 	EXPECT_EQ(0, self->guest->cpu[0].cmd->result);
+	end(_metadata, self);
+}
+
+/* Have a vCPU get through, whatever fails on the way. */
+static int run_through(struct dmm_guest *guest, enum dmm_op op, uint64_t seed)
+{
+	int tries, r;
+
+	r = dmm_guest_run(guest, 0, op, DMM_GPA, PAGES, seed);
+	for (tries = 0; r == -EFAULT && tries < 100 * PAGES; tries++)
+		r = dmm_guest_continue(guest, 0);
+	return r;
+}
+
+/* One request in some fails, of those to read and to write as they come. */
+DMM_TEST(swapnbd, some_errors)
+{
+	static const int every[] = { 3, 31 };
+	unsigned long ino = self->mem.ino;
+	uint64_t read_failed, write_failed;
+	unsigned int i;
+
+	begin(_metadata, self, 0, 0);
+	ASSERT_EQ(0, dmm_pool_set_bytes(ino, "max_bytes", SIZE / 2));
+	for (i = 0; i < ARRAY_SIZE(every); i++) {
+		read_failed = stat_of(ino, "read_failed");
+		write_failed = stat_of(ino, "write_failed");
+		self->server.error_every = every[i];
+		ASSERT_EQ(0, run_through(self->guest, DMM_OP_FILL, i + 2));
+		ASSERT_EQ(0, run_through(self->guest, DMM_OP_CHECK, i + 2));
+		EXPECT_EQ(0, self->guest->cpu[0].cmd->result);
+		EXPECT_NE(read_failed, stat_of(ino, "read_failed"));
+		EXPECT_NE(write_failed, stat_of(ino, "write_failed"));
+		self->server.error_every = 0;
+		EXPECT_TRUE(dmm_pool_ok(ino));
+		EXPECT_EQ(0, dmm_guest_bad_pages(self->guest, DMM_GPA, PAGES,
+						 i + 2));
+	}
+	ASSERT_EQ(0, dmm_pool_set_bytes(ino, "max_bytes", 4 * SIZE));
 	end(_metadata, self);
 }
 
