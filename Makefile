@@ -6,8 +6,8 @@
 #   KREL=	kernel release (default: the newest 6.12 cloud kernel of Debian 12)
 #   JOBS=	parallel jobs (default: all CPUs)
 #   ROWS=	for "make bench": names or patterns of rows (default: all)
-#   SECONDS= SEED= NPT= for "make torture": how long (600), with which random
-#		numbers (the time), nested (1) or shadow paging (0)
+#   SECONDS= SEED= NPT= for "make torture" and "make load": how long (600), with
+#		which random numbers (the time), nested (1) or shadow paging (0)
 #   DESTDIR=	for "make install": below this folder instead of /
 #   W= C=	for "make modules", as in the kernel (W=1: warnings, C=2: sparse)
 
@@ -57,8 +57,8 @@ check-kcsan: selftests
 check-ept: modules selftests
 	@$(DMM)/check.sh ept
 
-torture: modules selftests
-	@$(DMM)/torture.sh
+torture load: modules selftests
+	@$(DMM)/long.sh $@
 
 bench: modules selftests
 	@$(DMM)/bench.sh $(ROWS)
@@ -90,6 +90,7 @@ help:
 	@echo 'make check-kcsan  tests with the modules watched for data races'
 	@echo 'make check-ept    tests on a CPU of Intel that Bochs emulates, EPT and shadow paging'
 	@echo 'make torture      everything at once, against a model: SECONDS=600 SEED=<number> NPT=1|0'
+	@echo 'make load         200 VMs whose policies come and go: SECONDS=600 NPT=1|0'
 	@echo 'make bench        what guest memory costs, against other kinds of memory'
 	@echo 'make bench-doc    put the last results of make bench into the documentation'
 	@echo 'make patchset     a series for "git am", in build/<release>/patchset'
@@ -102,4 +103,4 @@ help:
 	@echo 'KREL=<release> chooses the kernel, now: $(or $(KREL),the newest in Debian 12)'
 	@echo 'cache: $${KVM_DMM_CACHE:-$${XDG_CACHE_HOME:-~/.cache}/kvm-dmm}'
 
-.PHONY: all modules selftests tools demo check check-full check-debug check-kcsan check-ept torture bench bench-doc shell clean help patchset install uninstall
+.PHONY: all modules selftests tools demo check check-full check-debug check-kcsan check-ept torture load bench bench-doc shell clean help patchset install uninstall
