@@ -19,7 +19,7 @@ mkdir -p "$out"
 cd "$TOP"
 
 ours() { find arch include virt -type f -name "*.[ch]" ! -name '.*' | sort; }
-tests() { find tools/testing/selftests tools/testing/dmm -type f -name "*.[ch]" | sort; }
+tests() { find tools/testing/selftests tools/testing/dmm tools/kvm -type f -name "*.[ch]" | sort; }
 hooked() { sed -n 's,^+++ b/,,p' "patches/$SERIES"/*.patch | sort -u; }
 
 # Drop what is accepted.
@@ -38,7 +38,7 @@ accept() {
 
 # Style, of files and of patches.
 checkpatch() {
-	local patch checkpatch="$SRC/scripts/checkpatch.pl --strict --no-tree --terse --showfile --no-summary"
+	local patch checkpatch="$SRC/scripts/checkpatch.pl --strict --no-tree --root=$SRC --terse --showfile --no-summary"
 	# It leaves a file where it runs.
 	# shellcheck disable=SC2086
 	{ ours; tests; } | sed "s|^|$TOP/|" |
