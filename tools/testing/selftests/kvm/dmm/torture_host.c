@@ -487,6 +487,20 @@ static void set_copy(const struct dmm_mem *copy, const char *file,
 		torture_fail("%s of a restored file = %s: %d", file, value, r);
 }
 
+/* Somebody may unload the module between its loading and its use. */
+static void attach_restore(const struct dmm_mem *copy)
+{
+	unsigned int tries = 0;
+	int r;
+
+	while ((r = dmm_pool_set(copy->ino, "policies", "+restore"))) {
+		if (r != -ENOENT || tries++ > 100)
+			torture_fail("attaching restore: %d", r);
+		torture_count("module gone");
+		usleep(tries * 1000);
+	}
+}
+
 /* An image of what the range has comes in, and goes into the file. */
 static void op_restore(struct torture_range *range)
 {
@@ -500,11 +514,12 @@ static void op_restore(struct torture_range *range)
 	uint64_t tags[DMM_TAGS_MAX];
 	unsigned int tries = 0;
 	struct dmm_mem copy;
+	int r;
 
 	torture_log("restore %u %#lx+%lu", range->file, range->first, range->n);
 	copy = dmm_mem_create(TORTURE_SIZE);
 	set_copy(&copy, "domain", torture_rand(2) ? "a" : "b");
-	set_copy(&copy, "policies", "+restore");
+	attach_restore(&copy);
 	if (torture_rand(2))
 		dmm_pool_set(copy.ino, "policies", "+swap");
 	if (torture_rand(2))
@@ -530,8 +545,12 @@ static void op_restore(struct torture_range *range)
 	torture_new_tags(range, tags);
 	check_copy(range, tags, &copy, "restored copy", do_fill);
 	check_mapped(range, torture_hva(range), "mapping of what was restored");
-	if (torture_rand(2))
-		set_copy(&copy, "policies", "-restore");
+	if (torture_rand(2)) {
+		r = dmm_pool_set(copy.ino, "policies", "-restore");
+		/* What remains may not fit below the limit just now. */
+		if (r && r != -EBUSY)
+			torture_fail("detaching restore: %d", r);
+	}
 	check_copy(range, tags, &copy, "restored copy", do_check_copy);
 	dmm_mem_free(&copy);
 }
