@@ -7,7 +7,8 @@
  * or "no", whether that page was written since.  hold: a page offset of whose
  * frame a handle is held from then on; join: a page offset that joins it.  The held
  * handle is also offered for all that is brought back, after match_ms
- * milliseconds.
+ * milliseconds.  look: so many times, all entries of each region are taken and left
+ * as they are.
  */
 #include <linux/delay.h>
 #include <linux/kernel.h>
@@ -183,6 +184,31 @@ static int protect_store(struct kvm_dmm_policy *policy, const char *buf)
 	return r;
 }
 
+static int look_store(struct kvm_dmm_policy *policy, const char *buf)
+{
+	struct kvm_dmm_pool *pool = policy->pool;
+	struct kvm_dmm_batch batch;
+	unsigned int i, times;
+	pgoff_t base;
+	int r;
+
+	r = kstrtouint(buf, 0, &times);
+	if (r)
+		return r;
+	for (; times; times--) {
+		for (base = 0; kvm_dmm_next_region(pool, &base, ULONG_MAX);
+		     base += KVM_DMM_REGION_PAGES) {
+			if (!kvm_dmm_batch_start(&batch, pool, base))
+				continue;
+			for (i = 0; i < KVM_DMM_REGION_PAGES; i++)
+				kvm_dmm_batch_add(&batch, base + i);
+			kvm_dmm_batch_end(&batch);
+			cond_resched();
+		}
+	}
+	return 0;
+}
+
 static ssize_t written_show(struct kvm_dmm_policy *policy, char *buf)
 {
 	struct dmm_sharer *sharer = policy->priv;
@@ -217,6 +243,7 @@ static const struct kvm_dmm_tunable dmm_sharer_tunables[] = {
 	{ .name = "hold", .store = hold_store },
 	{ .name = "join", .store = join_store },
 	{ .name = "protect", .store = protect_store },
+	{ .name = "look", .store = look_store },
 	{ .name = "written", .show = written_show },
 	{ .name = "absent", .store = absent_store },
 	{}

@@ -535,6 +535,29 @@ DMM_TEST(clone, limit)
 	dmm_mem_free(&copy);
 }
 
+/* Who gets the frames of others makes room for them, even if nobody touches it. */
+DMM_TEST(clone, heir_above_limit)
+{
+	struct dmm_mem copy;
+	int tries;
+
+	if (!dmm_policy_loaded("test-token"))
+		SKIP(return, "no policy test-token");
+	copy = empty();
+	dmm_fill(self->mem.hva, 0, PAGES, 1);
+	ASSERT_EQ(0, dmm_pool_set(copy.ino, "policies", "+test-token"));
+	ASSERT_EQ(0, dmm_pool_set_bytes(copy.ino, "max_bytes", SIZE / 4));
+	ASSERT_EQ(0, reflink(&copy, &self->mem));
+	EXPECT_EQ(0, resident(&copy));
+	ASSERT_EQ(0, fallocate(self->mem.fd, PUNCH, 0, SIZE));
+	for (tries = 0; resident(&copy) > SIZE / 4 && tries < 500; tries++)
+		usleep(10000);
+	EXPECT_GE(SIZE / 4, resident(&copy));
+	EXPECT_TRUE(dmm_pool_adds_up(&copy));
+	EXPECT_EQ(0, dmm_bad_pages(copy.hva, 0, PAGES, 1));
+	dmm_mem_free(&copy);
+}
+
 /* Of a guest that counts: each page is as it was at one moment. */
 DMM_TEST(clone, under_load)
 {

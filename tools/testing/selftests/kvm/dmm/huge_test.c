@@ -8,6 +8,8 @@
 
 #define SIZE	(8UL << 20)
 #define PAGES	(SIZE / DMM_PAGE)
+#define LOOKED	(32UL << 20)
+#define LARGE_GVA	(64UL << 30)	/* the same memory by mappings of 2 MiB */
 #define PUNCH	(FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE)
 
 FIXTURE(huge) {
@@ -422,6 +424,80 @@ DMM_TEST(lazy, rebuilt_under_load)
 		EXPECT_EQ(0, dmm_guest_stop(self->guest, i));
 		EXPECT_EQ(0, self->guest->cpu[i].cmd->result);
 	}
+}
+
+/* An access to any page of a large mapping is an access to all of them. */
+DMM_TEST(lazy, accessed_as_one)
+{
+	unsigned long ino = self->mem.ino;
+
+	if (!dmm_policy_loaded("test-token"))
+		SKIP(return, "no policy test-token");
+	ASSERT_EQ(0, fallocate(self->mem.fd, 0, 0, SIZE));
+	ASSERT_EQ(SIZE, huge_bytes(ino));
+	ASSERT_EQ(0, dmm_pool_set(ino, "policies", "+test-token"));
+	ASSERT_EQ(0, dmm_pool_set(ino, "test-token/second_chance", "1"));
+	/* With shadow paging the guest's tables have to have it so, too. */
+	virt_map_level(self->guest->vm, LARGE_GVA, DMM_GPA, SIZE, PG_LEVEL_2M);
+	dmm_guest_poke(self->guest, LARGE_GVA + DMM_BLOCK + 7 * DMM_PAGE, 1);
+	EXPECT_EQ(1, vm_get_stat(self->guest->vm, "pages_2m"));
+
+	ASSERT_EQ(0, posix_fadvise(self->mem.fd, 0, SIZE, POSIX_FADV_DONTNEED));
+	EXPECT_EQ(DMM_BLOCK, dmm_pool_get(ino, "resident_bytes"));
+	EXPECT_EQ(DMM_BLOCK, huge_bytes(ino));
+	/* Now it was not accessed since. */
+	ASSERT_EQ(0, posix_fadvise(self->mem.fd, 0, SIZE, POSIX_FADV_DONTNEED));
+	EXPECT_EQ(0, dmm_pool_get(ino, "resident_bytes"));
+	EXPECT_EQ(1, dmm_guest_peek(self->guest,
+				    DMM_GPA + DMM_BLOCK + 7 * DMM_PAGE));
+	EXPECT_EQ(1, dmm_nonzero_pages(self->mem.hva, PAGES));
+}
+
+struct looker {
+	unsigned long ino;
+	bool stop;
+	int error;
+};
+
+static void *look_at_all(void *arg)
+{
+	struct looker *looker = arg;
+
+	while (!looker->error && !READ_ONCE(looker->stop))
+		looker->error = dmm_pool_set(looker->ino, "test-share/look", "8");
+	return NULL;
+}
+
+/* What somebody else has busy while a region is copied is copied all the same. */
+DMM_TEST(lazy, rebuilt_while_busy)
+{
+	struct dmm_mem mem = dmm_mem_create(LOOKED);
+	struct looker looker = { .ino = mem.ino };
+	unsigned long ino = mem.ino;
+	uint64_t tried = 0;
+	pthread_t thread;
+	int tries;
+
+	if (!dmm_policy_loaded("test-share"))
+		SKIP(return, "no policy test-share");
+	ASSERT_EQ(0, dmm_pool_set(ino, "policies", "+test-share"));
+	ASSERT_EQ(0, dmm_pool_set(ino, "demand/block", "never"));
+	dmm_fill(mem.hva, 0, LOOKED / DMM_PAGE, 1);
+	ASSERT_EQ(0, pthread_create(&thread, NULL, look_at_all, &looker));
+	ASSERT_EQ(0, dmm_pool_set(ino, "demand/rebuild_rate", "1G"));
+	ASSERT_EQ(0, dmm_pool_set(ino, "demand/block", "adaptive"));
+	for (tries = 0; tried < LOOKED / DMM_BLOCK && tries < 3000; tries++) {
+		usleep(10000);
+		tried = dmm_pool_get(ino, "stats/make_block") +
+			dmm_pool_get(ino, "stats/make_block_failed");
+	}
+	WRITE_ONCE(looker.stop, true);
+	pthread_join(thread, NULL);
+	EXPECT_EQ(0, looker.error);
+	/* Some were busy just when they were to be taken. */
+	EXPECT_LT(0, huge_bytes(ino));
+	EXPECT_EQ(0, dmm_bad_pages(mem.hva, 0, LOOKED / DMM_PAGE, 1));
+	dmm_mem_free(&mem);
 }
 
 TEST_HARNESS_MAIN
