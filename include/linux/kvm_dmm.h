@@ -233,7 +233,7 @@ struct kvm_dmm_around {
  *	those now and then.  May sleep.
  *
  * The ops run under SRCU: a policy goes away only when none of them runs.
- * None may call kvm_dmm_attach() or touch the pool's file by system calls.
+ * None may attach or detach policies or touch the pool's file by system calls.
  *
  * What the core can see to be wrong it does not believe.  It cannot see whether
  * content is right, of @fill, @fetch, @lookup and the tokens of @dup_token;
