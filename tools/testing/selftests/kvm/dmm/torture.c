@@ -309,6 +309,65 @@ static void verify_memory(uint64_t before)
 		torture_fail("host memory has grown");
 }
 
+static void print_stats(unsigned int vm)
+{
+	static const char *const names[] = {
+		"exits", "irq_injections", "halt_exits", "pf_taken", "pf_fixed",
+		"pf_spurious", "pf_fast", "pf_emulate", "tlb_flush",
+	};
+	unsigned int i;
+	uint64_t value;
+	char path[80];
+	FILE *f;
+
+	printf("# VM %u:", vm);
+	for (i = 0; i < ARRAY_SIZE(names); i++) {
+		snprintf(path, sizeof(path), "/sys/kernel/debug/kvm/%d-%d/%s",
+			 getpid(), guests[vm]->vm->fd, names[i]);
+		f = fopen(path, "r");
+		if (f && fscanf(f, "%lu", &value) == 1)
+			printf(" %s %lu", names[i], value);
+		if (f)
+			fclose(f);
+	}
+	printf("\n");
+}
+
+static void print_vcpu(const struct vcpu *vcpu)
+{
+	struct kvm_vcpu *v = guests[vcpu->vm]->cpu[vcpu->cpu].vcpu;
+	struct kvm_vcpu_events events;
+	struct kvm_sregs sregs;
+	struct kvm_regs regs;
+
+	/* It is let go of only when it leaves KVM_RUN. */
+	v->run->immediate_exit = 1;
+	torture_kick("vcpu");
+	vcpu_regs_get(v, &regs);
+	vcpu_sregs_get(v, &sregs);
+	vcpu_events_get(v, &events);
+	printf("# VM %u vCPU %u: rip %#llx rsp %#llx rflags %#llx cr2 %#llx\n",
+	       vcpu->vm, vcpu->cpu, regs.rip, regs.rsp, regs.rflags, sregs.cr2);
+	printf("#  cs %#x cr0 %#llx cr3 %#llx cr4 %#llx efer %#llx exception %u,%u interrupt %u\n",
+	       sregs.cs.selector, sregs.cr0, sregs.cr3, sregs.cr4, sregs.efer,
+	       events.exception.injected, events.exception.nr,
+	       events.interrupt.injected);
+}
+
+/* What the VMs have done, and where their vCPUs are: the end of them. */
+static void print_guests(void)
+{
+	unsigned int i, times;
+
+	for (times = 0; times < 3; times++) {
+		for (i = 0; i < TORTURE_VMS; i++)
+			print_stats(i);
+		sleep(1);
+	}
+	for (i = 0; i < ARRAY_SIZE(vcpus); i++)
+		print_vcpu(&vcpus[i]);
+}
+
 static void usage(const char *name)
 {
 	printf("usage: %s [-s SEED] [-t SECONDS] [-v]\n"
@@ -341,7 +400,7 @@ int main(int argc, char **argv)
 		}
 	}
 	printf("# torture -s %lu -t %u\n", torture_seed, seconds);
-	torture_model_init();
+	torture_model_init(print_guests);
 	torture_host_init();
 	torture_admin_init();
 	used = host_used();

@@ -95,10 +95,13 @@ extern uint64_t torture_seed;
 extern bool torture_verbose;
 
 /* torture_model.c */
-void torture_model_init(void);
+/* @stuck is called when an operation does not end, to say what it knows. */
+void torture_model_init(void (*stuck)(void));
 void torture_start(const char *name, void (*op)(void *arg), void *arg);
 void torture_run(unsigned int seconds);
 void torture_summary(void);
+/* Interrupt what actors of a name do: the end of them. */
+void torture_kick(const char *name);
 uint64_t torture_rand(uint64_t n);
 const struct torture_op *torture_pick(const struct torture_op *ops,
 				      unsigned int n);

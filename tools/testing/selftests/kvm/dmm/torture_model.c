@@ -394,6 +394,22 @@ void torture_start(const char *name, void (*op)(void *arg), void *arg)
 	actor->arg = arg;
 }
 
+static void kicked(int signal)
+{
+}
+
+void torture_kick(const char *name)
+{
+	unsigned int i;
+
+	signal(SIGUSR1, kicked);
+	for (i = 0; i < nr_actors; i++)
+		if (!strcmp(actors[i].name, name))
+			pthread_kill(actors[i].thread, SIGUSR1);
+}
+
+static void (*tell_stuck)(void);
+
 /* Where everybody is. */
 static void print_stacks(void)
 {
@@ -420,6 +436,7 @@ static void watch(void)
 		if (!began || now() - began < TORTURE_STUCK)
 			continue;
 		print_stacks();
+		tell_stuck();
 		torture_fail("%s.%u is stuck", actors[i].name, i);
 	}
 }
@@ -438,7 +455,7 @@ static void *watch_main(void *p)
 	return NULL;
 }
 
-void torture_model_init(void)
+void torture_model_init(void (*stuck)(void))
 {
 	struct sigaction action = {
 		.sa_sigaction = sigbus,
@@ -450,6 +467,7 @@ void torture_model_init(void)
 	};
 
 	self = &main_actor;
+	tell_stuck = stuck;
 	setvbuf(stdout, NULL, _IOLBF, 0);
 	sigaction(SIGBUS, &action, NULL);
 	sigemptyset(&end_signal);
