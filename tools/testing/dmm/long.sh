@@ -25,9 +25,5 @@ load)	command="DMM_LOAD_SECONDS=$seconds dmm/load_test -t many_vms" ;;
 esac
 log=$OUT/host/$1.$npt.log
 say "${1^^}" "$seconds seconds, console in $log"
-# CPUs that run at the same time find more; but then the last VM must not go, see
-# holdvm.c, and the debug kernel's search for what is lost comes after that.
-how=--threads
-[ "${KERNEL:-stock}" = stock ] || how=--unload
-exec "$DMM/host.sh" --kernel "${KERNEL:-stock}" --npt "$npt" "$how" --mem 3G --load zram \
+exec "$DMM/host.sh" --kernel "${KERNEL:-stock}" --npt "$npt" --mem 3G --load zram --unload \
 	--timeout $((seconds * 4 + 600)) --log "$log" --files "$OUT/selftests/bin:/t" -- "$command"

@@ -15,8 +15,6 @@ usage: tests.sh [OPTION...] [NAME-PATTERN...]
   --kernel stock|debug|kcsan|intel|local	where (stock); intel: the stock kernel
 			on a CPU of Intel in Bochs; local: on this machine
   --npt 0|1		only nested (1: NPT, EPT) or only shadow paging (0)
-  --threads		emulate the CPUs in parallel; the modules are not unloaded then,
-			see holdvm.c
   --deadline SECONDS	start no test later than this (epoch)
   --again		run what fails once more, and say so, if the kernel reported
 			nothing
@@ -40,7 +38,7 @@ U
 	exit "${1:-0}"
 }
 
-set=quick only_new='' kernel=stock only_npt='' how=--unload deadline='' again='' summary=1 new='' run=1
+set=quick only_new='' kernel=stock only_npt='' deadline='' again='' summary=1 new='' run=1
 patterns=()
 while [ $# -gt 0 ]; do
 	case $1 in
@@ -48,7 +46,6 @@ while [ $# -gt 0 ]; do
 	--only-new)	only_new=1 ;;
 	--kernel)	kernel=$2; shift ;;
 	--npt)		only_npt=$2; shift ;;
-	--threads)	how=--threads ;;
 	--deadline)	deadline=$2; shift ;;
 	--again)	again=1 ;;
 	--no-summary)	summary= ;;
@@ -246,7 +243,7 @@ run_emulated() {	# NPT plain|guests
 			limit=$((deadline - $(date +%s) + 600))
 			cut=1
 		fi
-		args=(--kernel "${kernel/intel/stock}" --npt "$npt" --mem 3G "$how" --timeout "$limit"
+		args=(--kernel "${kernel/intel/stock}" --npt "$npt" --mem 3G --unload --timeout "$limit"
 			--files "$dir/dmm:/dmm" --result "$dir/result" --log "$hostlog")
 		if [ "$kernel" = intel ]; then
 			args+=(--kvm intel --mem 1G)
