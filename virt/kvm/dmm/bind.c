@@ -232,8 +232,13 @@ static struct kvm_memory_slot *dmm_bound_slot(struct kvm_dmm_binding *binding)
 static void dmm_invalidate_slot(struct kvm_dmm_batch *batch, bool protect,
 				struct kvm_dmm_binding *binding)
 {
+	/*
+	 * In one go: what was zapped is not flushed before the end, and if the lock
+	 * were let go of in between, others would find nothing to flush and give
+	 * the frames of a 2 MiB mapping away that are not in the batch.
+	 */
 	struct kvm_gfn_range range = {
-		.may_block = true,
+		.may_block = false,
 		.attr_filter = KVM_FILTER_SHARED,
 	};
 	struct kvm *kvm = binding->kvm;
@@ -244,6 +249,11 @@ static void dmm_invalidate_slot(struct kvm_dmm_batch *batch, bool protect,
 	int idx;
 
 	idx = srcu_read_lock(&kvm->srcu);
+	KVM_MMU_LOCK(kvm);
+	/*
+	 * With the lock: what replaces this slot from now on gets nothing mapped
+	 * before the end, even if only that one has reverse maps.
+	 */
 	slot = dmm_bound_slot(binding);
 	if (!slot)
 		goto unlock;
@@ -251,9 +261,7 @@ static void dmm_invalidate_slot(struct kvm_dmm_batch *batch, bool protect,
 	range.slot = slot;
 	first = max(batch->base + batch->first, binding->node.start);
 	last = min(batch->base + batch->end - 1, binding->node.last);
-	KVM_MMU_LOCK(kvm);
 	kvm_mmu_invalidate_begin(kvm);
-	/* All at once: zapping may let go of the lock in between. */
 	kvm_mmu_invalidate_range_add(kvm,
 				     slot->base_gfn + (first - binding->pgoff),
 				     slot->base_gfn + (last - binding->pgoff) + 1);
@@ -266,15 +274,15 @@ static void dmm_invalidate_slot(struct kvm_dmm_batch *batch, bool protect,
 		range.start = slot->base_gfn + (first - binding->pgoff);
 		range.end = slot->base_gfn + (last - binding->pgoff) + 1;
 		flush |= protect ? kvm_arch_dmm_protect(kvm, &range) :
-				   kvm_unmap_gfn_range(kvm, &range);
+				   kvm_arch_dmm_unmap(kvm, &range);
 	}
 	if (flush)
 		kvm_flush_remote_tlbs(kvm);
 	kvm_mmu_invalidate_end(kvm);
-	KVM_MMU_UNLOCK(kvm);
-	if (!protect)
-		kvm_arch_guest_memory_reclaimed(kvm);
 unlock:
+	KVM_MMU_UNLOCK(kvm);
+	if (slot && !protect)
+		kvm_arch_guest_memory_reclaimed(kvm);
 	srcu_read_unlock(&kvm->srcu, idx);
 }
 
@@ -407,6 +415,28 @@ unsigned int kvm_dmm_async_pf_flags(const struct kvm_async_pf *apf)
 }
 
 /**
+ * kvm_dmm_async_pf_failed - the worker of an asynchronous fault got no page
+ * @apf: the fault
+ *
+ * Have the next fault there wait and tell, as it is not said that the vCPU looks
+ * for the page when this one is over: by then it may run another task.
+ *
+ * Context: May sleep.
+ */
+void kvm_dmm_async_pf_failed(const struct kvm_async_pf *apf)
+{
+	struct kvm *kvm = apf->vcpu->kvm;
+	gfn_t gfn = kvm_arch_dmm_async_gfn(&apf->arch);
+	int idx = srcu_read_lock(&kvm->srcu);
+	struct kvm_memory_slot *slot;
+
+	slot = kvm_vcpu_gfn_to_memslot(apf->vcpu, gfn);
+	if (kvm_slot_is_dmm(slot))
+		WRITE_ONCE(slot->dmm->failed, dmm_gfn_to_index(slot, gfn));
+	srcu_read_unlock(&kvm->srcu, idx);
+}
+
+/**
  * kvm_dmm_gfn_to_pfn - resolve a guest page by the map of its file
  * @slot: a bound slot
  * @gfn: guest frame number in it
@@ -441,8 +471,10 @@ kvm_pfn_t kvm_dmm_gfn_to_pfn(const struct kvm_memory_slot *slot, gfn_t gfn,
 		flags |= DMM_WRITE;
 	if (atomic)
 		flags |= DMM_ATOMIC;
-	if (async && READ_ONCE(binding->failed) != index)
-		flags |= DMM_NOWAIT;
+	/* What has failed is waited for, until a signal comes. */
+	if (async)
+		flags |= READ_ONCE(binding->failed) == index ? DMM_INTR :
+							       DMM_NOWAIT;
 	if (interruptible)
 		flags |= DMM_INTR;
 	/* What is mapped for writing counts as dirty, if it is written or not. */
@@ -454,8 +486,14 @@ kvm_pfn_t kvm_dmm_gfn_to_pfn(const struct kvm_memory_slot *slot, gfn_t gfn,
 	r = dmm_resolve(dmm_binding_pool(binding), index, flags, &page, &w);
 	switch (r) {
 	case 0:
+		if (unlikely(PageHWPoison(page))) {
+			put_page(page);
+			return KVM_PFN_ERR_HWPOISON;
+		}
 		if (vcpu)
 			vcpu->stat.generic.dmm_resolved++;
+		if (unlikely(READ_ONCE(binding->failed) == index))
+			WRITE_ONCE(binding->failed, ULONG_MAX);
 		if (unlikely(atomic_read(&dmm_binding_pool(binding)->nr_ahead)))
 			dmm_want_ahead(binding, gfn);
 		if (writable)
@@ -510,7 +548,7 @@ unsigned long kvm_dmm_mmu_seq(struct kvm *kvm,
 {
 	unsigned long now = READ_ONCE(kvm->mmu_invalidate_seq);
 
-	if (likely(now == seq) || kvm_slot_can_be_private(slot))
+	if (likely(now == seq) || kvm_arch_has_private_mem(kvm))
 		return seq;
 	/* a before b; pairs with the barrier of setting the busy bit. */
 	smp_rmb();

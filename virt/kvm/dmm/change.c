@@ -344,7 +344,8 @@ static bool dmm_batch_leave_locked(struct kvm_dmm_batch *batch)
 
 /*
  * Step 4: keep the frames that only the map holds.  What is in use has a
- * reference, or has been locked in memory meanwhile.
+ * reference, or has been locked in memory meanwhile.  What the memory has lost
+ * is not to be read.
  */
 static unsigned int dmm_batch_freeze(struct kvm_dmm_batch *batch)
 {
@@ -356,7 +357,8 @@ static unsigned int dmm_batch_freeze(struct kvm_dmm_batch *batch)
 
 		if (dmm_kind(e) != KVM_DMM_FRAME)
 			continue;
-		if (!folio_test_mlocked(page_folio(page)) && page_ref_freeze(page, 1)) {
+		if (!folio_test_mlocked(page_folio(page)) &&
+		    !PageHWPoison(page) && page_ref_freeze(page, 1)) {
 			__set_bit(i, batch->frozen);
 			n++;
 		} else {

@@ -13,14 +13,18 @@
 /*
  * Clear the permission in one SPTE, and what would let the lockless fast path
  * give it back.  Only that and the CPU change an SPTE meanwhile.
+ *
+ * True if it may be in a TLB with the permission, which it need not have any more: a
+ * fault that reads may have made an SPTE read-only that another vCPU writes by.
  */
 static __always_inline bool dmm_protect_spte(u64 *sptep, u64 mask)
 {
 	u64 spte = READ_ONCE(*sptep);
 
-	if (!is_shadow_present_pte(spte) || !(spte & mask))
+	if (!is_shadow_present_pte(spte))
 		return false;
-	atomic64_and(~mask, (atomic64_t *)sptep);
+	if (spte & mask)
+		atomic64_and(~mask, (atomic64_t *)sptep);
 	return true;
 }
 
@@ -69,6 +73,32 @@ static bool dmm_protect_root(struct kvm_mmu_page *root,
 	return flush;
 }
 
+/*
+ * Reverse maps come with the first shadow page of a VM, all of them before it is
+ * known.  A slot that was being replaced just then has none, and nothing mapped by
+ * shadow pages.
+ */
+static bool dmm_has_rmaps(struct kvm *kvm, const struct kvm_memory_slot *slot)
+{
+	return kvm_memslots_have_rmaps(kvm) && slot->arch.rmap[0];
+}
+
+/**
+ * kvm_arch_dmm_unmap - take guest pages out of all page tables of a VM
+ * @kvm: the VM
+ * @range: the pages
+ *
+ * Context: kvm->mmu_lock is held for writing, within an invalidation.
+ * Return: True if the caller has to flush TLBs.
+ */
+bool kvm_arch_dmm_unmap(struct kvm *kvm, struct kvm_gfn_range *range)
+{
+	if (dmm_has_rmaps(kvm, range->slot))
+		return kvm_unmap_gfn_range(kvm, range);
+	return tdp_mmu_enabled &&
+	       kvm_tdp_mmu_unmap_gfn_range(kvm, range, false);
+}
+
 /**
  * kvm_arch_dmm_protect - make guest pages read-only in all page tables of a VM
  * @kvm: the VM
@@ -87,7 +117,7 @@ bool kvm_arch_dmm_protect(struct kvm *kvm, struct kvm_gfn_range *range)
 	bool flush = false;
 
 	lockdep_assert_held_write(&kvm->mmu_lock);
-	if (kvm_memslots_have_rmaps(kvm))
+	if (dmm_has_rmaps(kvm, range->slot))
 		return kvm_unmap_gfn_range(kvm, range);
 
 	list_for_each_entry(root, &kvm->arch.tdp_mmu_roots, link) {
@@ -221,7 +251,7 @@ void kvm_arch_dmm_young(struct kvm *kvm, struct kvm_memory_slot *slot,
 		dmm_young_tdp(kvm, slot, start, end, clear, young, nr);
 		read_unlock(&kvm->mmu_lock);
 	}
-	if (kvm_memslots_have_rmaps(kvm)) {
+	if (dmm_has_rmaps(kvm, slot)) {
 		write_lock(&kvm->mmu_lock);
 		dmm_young_rmap(kvm, slot, start, end, clear, young, nr);
 		write_unlock(&kvm->mmu_lock);
@@ -268,6 +298,18 @@ bool kvm_arch_dmm_async_write(const struct kvm_arch_async_pf *arch)
 }
 
 /**
+ * kvm_arch_dmm_async_gfn - what does an asynchronous page fault wait for?
+ * @arch: what KVM remembers of it
+ *
+ * Context: Any.
+ * Return: The guest frame number.
+ */
+gfn_t kvm_arch_dmm_async_gfn(const struct kvm_arch_async_pf *arch)
+{
+	return arch->gfn;
+}
+
+/**
  * struct kvm_arch_dmm_around - mapping pages around one that was mapped
  * @vcpu: the vCPU that touched it
  * @slot: the slot
@@ -307,7 +349,7 @@ void kvm_arch_dmm_map_around(struct kvm_vcpu *vcpu,
 	lockdep_assert_held_read(&vcpu->kvm->mmu_lock);
 	if (map.sp->role.level != PG_LEVEL_4K ||
 	    kvm_slot_dirty_track_enabled(fault->slot) ||
-	    kvm_slot_can_be_private(fault->slot) || sp_ad_disabled(map.sp))
+	    kvm_arch_has_private_mem(vcpu->kvm) || sp_ad_disabled(map.sp))
 		return;
 	kvm_dmm_map_around(fault->slot, fault->gfn, fault->write, &map);
 }
@@ -459,7 +501,7 @@ unsigned int kvm_arch_dmm_walk(struct kvm *kvm, struct kvm_memory_slot *slot,
 	unsigned int lost = 0;
 
 	lockdep_assert_held_write(&kvm->mmu_lock);
-	if (kvm_memslots_have_rmaps(kvm))
+	if (dmm_has_rmaps(kvm, slot))
 		lost = dmm_walk_shadow(kvm, slot, start, end, check);
 	if (tdp_mmu_enabled)
 		dmm_walk_tdp(kvm, slot, start, end, check);

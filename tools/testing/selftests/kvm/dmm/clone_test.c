@@ -535,6 +535,32 @@ DMM_TEST(clone, limit)
 	dmm_mem_free(&copy);
 }
 
+/*
+ * A page was written, and a look ahead made it read-only, so that a write will
+ * count as dirty: whoever wrote may do so still by what its TLB has.
+ */
+DMM_TEST(clone, flushes_what_was_written)
+{
+	struct kvm_pre_fault_memory range = { .gpa = DMM_GPA, .size = DMM_BLOCK };
+	struct dmm_mem copy = empty();
+	uint64_t flushes;
+
+	if (!kvm_is_tdp_enabled() || !kvm_has_cap(KVM_CAP_PRE_FAULT_MEMORY))
+		SKIP(return, "nothing is mapped ahead");
+	dmm_guest_add_slot(self->guest, DMM_SLOT, KVM_MEM_LOG_DIRTY_PAGES, DMM_GPA,
+			   SIZE, self->mem.hva);
+	dmm_guest_fill(self->guest, DMM_GPA, 512, 1);
+	ASSERT_EQ(0, __vcpu_ioctl(self->guest->cpu[0].vcpu, KVM_PRE_FAULT_MEMORY,
+				  &range));
+	flushes = vm_get_stat(self->guest->vm, "remote_tlb_flush_requests");
+	ASSERT_EQ(0, reflink(&copy, &self->mem));
+	EXPECT_LT(flushes, vm_get_stat(self->guest->vm,
+				       "remote_tlb_flush_requests"));
+	dmm_guest_fill(self->guest, DMM_GPA, 512, 2);
+	EXPECT_EQ(0, dmm_bad_pages(copy.hva, 0, 512, 1));
+	dmm_mem_free(&copy);
+}
+
 /* Who gets the frames of others makes room for them, even if nobody touches it. */
 DMM_TEST(clone, heir_above_limit)
 {
