@@ -147,6 +147,8 @@ static struct inode *dmm_new_file(struct super_block *sb, struct inode *dir,
 	if (!pool->stats || !pool->zero)
 		goto put;
 	pool->zero->mapping = NULL;
+	/* Who waits for its lock does not wait for memory. */
+	SetPageUptodate(pool->zero);
 	if (name) {
 		pool->name = kstrdup(name, GFP_KERNEL);
 		if (!pool->name)

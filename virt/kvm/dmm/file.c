@@ -7,7 +7,9 @@
 #include <linux/fs.h>
 #include <linux/falloc.h>
 #include <linux/highmem.h>
+#include <linux/memcontrol.h>
 #include <linux/mm.h>
+#include <linux/sched/mm.h>
 #include <linux/pagemap.h>
 #include <linux/uio.h>
 
@@ -35,12 +37,37 @@ static vm_fault_t dmm_vm_wait(struct vm_fault *vmf, unsigned int flags)
 	return VM_FAULT_RETRY;
 }
 
+/*
+ * Who is a process, and who pays?  The worker of an asynchronous page fault
+ * accesses memory for a guest, and has no control group: its VMM's pays.
+ */
+static struct mem_cgroup *dmm_vm_begin(struct vm_fault *vmf,
+				       unsigned int *flags)
+{
+	struct mem_cgroup *memcg;
+
+	if (!(current->flags & PF_KTHREAD)) {
+		*flags |= DMM_PROCESS;
+		return NULL;
+	}
+	memcg = get_mem_cgroup_from_mm(vmf->vma->vm_mm);
+	set_active_memcg(memcg);
+	return memcg;
+}
+
+static void dmm_vm_end(struct mem_cgroup *memcg)
+{
+	if (!memcg)
+		return;
+	set_active_memcg(NULL);
+	mem_cgroup_put(memcg);
+}
+
 /* Find the page of a fault; see change.c why it is returned locked. */
-static vm_fault_t dmm_vm_resolve(struct vm_fault *vmf, bool write,
-				 struct page **pagep)
+static vm_fault_t __dmm_vm_resolve(struct vm_fault *vmf, bool write,
+				   unsigned int flags, struct page **pagep)
 {
 	struct kvm_dmm_pool *pool = dmm_file_pool(vmf->vma->vm_file);
-	unsigned int flags = DMM_PROCESS | (write ? DMM_WRITE : 0);
 	struct page *page;
 	vm_fault_t ret;
 	int r;
@@ -65,6 +92,11 @@ static vm_fault_t dmm_vm_resolve(struct vm_fault *vmf, bool write,
 		return VM_FAULT_SIGBUS;
 
 	lock_page(page);
+	/* The kernel would take it out of the page cache, where it is not. */
+	if (unlikely(PageHWPoison(page))) {
+		ret = VM_FAULT_HWPOISON;
+		goto put;
+	}
 	if (!dmm_current(pool, vmf->pgoff, page, write)) {
 		ret = VM_FAULT_NOPAGE;
 		goto put;
@@ -85,8 +117,34 @@ put:
 	return ret;
 }
 
+static vm_fault_t dmm_vm_resolve(struct vm_fault *vmf, bool write,
+				 struct page **pagep)
+{
+	unsigned int flags = write ? DMM_WRITE : 0;
+	struct mem_cgroup *memcg = dmm_vm_begin(vmf, &flags);
+	vm_fault_t ret = __dmm_vm_resolve(vmf, write, flags, pagep);
+
+	dmm_vm_end(memcg);
+	return ret;
+}
+
 static vm_fault_t dmm_vm_fault(struct vm_fault *vmf)
 {
+	struct vm_area_struct *vma = vmf->vma;
+	struct kvm_dmm_pool *pool = dmm_file_pool(vma->vm_file);
+	vm_flags_t locked = VM_LOCKED | VM_WRITE;
+	struct page *page;
+
+	/*
+	 * What is to be locked is the frame that comes with a write, not the page
+	 * of zeros.  If it cannot be had at once the latter has to do: mlock() goes
+	 * on for ever where a fault is to be tried again and fails again.
+	 */
+	if ((vma->vm_flags & locked) == locked &&
+	    kvm_dmm_peek(pool, vmf->pgoff, NULL) == KVM_DMM_ABSENT &&
+	    !dmm_resolve(pool, vmf->pgoff, DMM_WRITE | DMM_EXACT | DMM_PROCESS |
+			 DMM_NOWAIT, &page, NULL))
+		put_page(page);
 	return dmm_vm_resolve(vmf, vmf->flags & FAULT_FLAG_WRITE, &vmf->page);
 }
 
@@ -150,6 +208,10 @@ static ssize_t dmm_read_iter(struct kiocb *iocb, struct iov_iter *to)
 			 (size_t)min_t(loff_t, left, PAGE_SIZE));
 		r = dmm_resolve(pool, iocb->ki_pos >> PAGE_SHIFT,
 				DMM_PEEK | DMM_INTR | DMM_PROCESS, &page, NULL);
+		if (!r && page && unlikely(PageHWPoison(page))) {
+			put_page(page);
+			r = -EIO;
+		}
 		if (r) {
 			/* Made smaller meanwhile: this is the end. */
 			if (iocb->ki_pos >= i_size_read(&pool->inode))
@@ -235,7 +297,7 @@ static ssize_t dmm_write_iter(struct kiocb *iocb, struct iov_iter *from)
 	r = dmm_write(pool, iocb, from);
 	/* Nothing behind what was written. */
 	if (end > size && iocb->ki_pos < end)
-		dmm_set_size(pool, max(size, iocb->ki_pos));
+		dmm_set_size(pool, r > 0 ? max(size, iocb->ki_pos) : size);
 unlock:
 	inode_unlock(inode);
 	return r;
@@ -272,7 +334,11 @@ static int dmm_zero_range(struct kvm_dmm_pool *pool, loff_t start, loff_t end)
 	loff_t last = round_down(end, PAGE_SIZE);
 	int r;
 
-	if (first > last)
+	if (start >= end)
+		return 0;
+	/* All in one page.  Of the last of all the end cannot be told. */
+	if (start >> PAGE_SHIFT == (end - 1) >> PAGE_SHIFT &&
+	    (offset_in_page(start) || offset_in_page(end)))
 		return dmm_zero_part(pool, start, end);
 	r = dmm_zero_part(pool, start, first) ?:
 	    dmm_zero_part(pool, last, end);
@@ -384,8 +450,8 @@ static loff_t dmm_seek(struct kvm_dmm_pool *pool, loff_t offset, bool data)
 			break;
 		cond_resched();
 	}
-	if (index >= dmm_pages(pool) && data)
-		return -ENXIO;
+	if (index >= dmm_pages(pool))
+		return data ? -ENXIO : size;
 	return clamp((loff_t)index << PAGE_SHIFT, offset, size);
 }
 

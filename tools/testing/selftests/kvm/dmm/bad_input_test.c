@@ -99,6 +99,15 @@ DMM_TEST(bad, size)
 		ASSERT_EQ(0, fallocate(mem.fd, PUNCH, SIZE, LONG_MAX - SIZE));
 		ASSERT_EQ(1, pread(mem.fd, &c, 1, LONG_MAX - 10));
 		EXPECT_EQ(0, c);
+		/* A part of the last page. */
+		ASSERT_EQ(1, pwrite(mem.fd, "x", 1, LONG_MAX - 4000));
+		ASSERT_EQ(1, pwrite(mem.fd, "y", 1, LONG_MAX - 60));
+		ASSERT_EQ(0, fallocate(mem.fd, PUNCH, LONG_MAX - 100, 50));
+		ASSERT_EQ(1, pread(mem.fd, &c, 1, LONG_MAX - 4000));
+		EXPECT_EQ('x', c);
+		ASSERT_EQ(1, pread(mem.fd, &c, 1, LONG_MAX - 60));
+		EXPECT_EQ(0, c);
+		EXPECT_EQ(LONG_MAX, lseek(mem.fd, LONG_MAX - 10, SEEK_HOLE));
 		ASSERT_EQ(0, ftruncate(mem.fd, SIZE));
 	}
 	EXPECT_EQ(0, dmm_pool_get(mem.ino, "resident_bytes"));
@@ -145,6 +154,9 @@ DMM_TEST(bad, io)
 	EXPECT_ERRNO(EINVAL, pwrite(self->mem.fd, buf, 1, -1));
 	EXPECT_ERRNO(EFAULT, pread(self->mem.fd, bad, DMM_PAGE, 0));
 	EXPECT_ERRNO(EFAULT, pwrite(self->mem.fd, bad, DMM_PAGE, 0));
+	/* Of which nothing stays. */
+	EXPECT_ERRNO(EFAULT, pwrite(self->mem.fd, bad, DMM_PAGE, 4 * SIZE));
+	EXPECT_EQ(SIZE, lseek(self->mem.fd, 0, SEEK_END));
 	EXPECT_ERRNO(EINVAL, lseek(self->mem.fd, -1, SEEK_SET));
 	EXPECT_ERRNO(EINVAL, lseek(self->mem.fd, 0, 77));
 

@@ -197,6 +197,72 @@ DMM_TEST(host, mlock_keeps)
 	EXPECT_EQ(0, dmm_bad_pages(self->mem.hva, 0, PAGES, 1));
 }
 
+/* What is locked before it has content is so with the content that it gets. */
+DMM_TEST(host, mlock_absent)
+{
+	unsigned long ino = self->mem.ino;
+
+	if (!dmm_policy_loaded("test-token"))
+		SKIP(return, "no policy test-token");
+	ASSERT_EQ(0, mlock(self->mem.hva, SIZE / 2));
+	EXPECT_EQ(SIZE / 2, resident(ino));
+	dmm_guest_fill(self->guest, DMM_GPA, PAGES, 1);
+	ASSERT_EQ(0, dmm_pool_set(ino, "policies", "+test-token"));
+	dmm_pool_set_bytes(ino, "reclaim", SIZE);
+	EXPECT_EQ(SIZE / 2, resident(ino));
+	ASSERT_EQ(0, munlock(self->mem.hva, SIZE / 2));
+	EXPECT_EQ(0, dmm_bad_pages(self->mem.hva, 0, PAGES, 1));
+}
+
+static volatile sig_atomic_t poison_code;
+static sigjmp_buf poison_jump;
+
+static void on_poison(int signal, siginfo_t *info, void *context)
+{
+	poison_code = info->si_code;
+	siglongjmp(poison_jump, 1);
+}
+
+/*
+ * The memory has lost a page: who touches it is told so, it goes nowhere, and all
+ * else is as before.
+ */
+DMM_TEST(host, poisoned)
+{
+	struct sigaction action = { .sa_sigaction = on_poison,
+				    .sa_flags = SA_SIGINFO };
+	char *hva = self->mem.hva, *other;
+	unsigned long ino = self->mem.ino;
+	char c;
+
+	dmm_mem_exact(&self->mem);
+	dmm_fill(hva, 0, PAGES, 1);
+	if (madvise(hva + 3 * DMM_PAGE, DMM_PAGE, MADV_HWPOISON) &&
+	    errno == EINVAL)
+		SKIP(return, "no handling of memory failures");
+	other = mmap(NULL, SIZE, PROT_READ | PROT_WRITE, MAP_SHARED,
+		     self->mem.fd, 0);
+	ASSERT_NE(MAP_FAILED, other);
+	ASSERT_EQ(0, sigaction(SIGBUS, &action, NULL));
+	if (!sigsetjmp(poison_jump, 1))
+		c = *(volatile char *)(other + 3 * DMM_PAGE);
+	EXPECT_EQ(BUS_MCEERR_AR, poison_code);
+	signal(SIGBUS, SIG_DFL);
+	EXPECT_EQ(-1, pread(self->mem.fd, &c, 1, 3 * DMM_PAGE));
+	EXPECT_EQ(EIO, errno);
+	if (dmm_policy_loaded("test-token")) {
+		ASSERT_EQ(0, dmm_pool_set(ino, "policies", "+test-token"));
+		dmm_pool_set_bytes(ino, "reclaim", SIZE);
+		EXPECT_EQ(DMM_PAGE, resident(ino));
+	}
+	/* Without it the memory is as good as new. */
+	ASSERT_EQ(0, fallocate(self->mem.fd, PUNCH, 3 * DMM_PAGE, DMM_PAGE));
+	dmm_fill(other + 3 * DMM_PAGE, 3, 1, 1);
+	EXPECT_EQ(0, dmm_bad_pages(other, 0, PAGES, 1));
+	EXPECT_EQ(0, dmm_guest_bad_pages(self->guest, DMM_GPA, PAGES, 1));
+	ASSERT_EQ(0, munmap(other, SIZE));
+}
+
 DMM_TEST(host, mprotect_and_mremap)
 {
 	void *hva;
