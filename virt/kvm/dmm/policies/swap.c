@@ -142,12 +142,11 @@ static struct dmm_swap_region *dmm_swap_region_get(struct dmm_swap *swap,
 
 	if (region)
 		return region;
-	region = kmem_cache_zalloc(dmm_swap_region_cache,
-				   GFP_NOIO | __GFP_NOWARN);
+	region = kmem_cache_zalloc(dmm_swap_region_cache, DMM_SWAP_GFP);
 	if (!region)
 		return NULL;
 	old = xa_cmpxchg(&swap->regions, index / KVM_DMM_REGION_PAGES, NULL,
-			 region, GFP_NOIO | __GFP_NOWARN);
+			 region, DMM_SWAP_GFP);
 	if (!old)
 		return region;
 	kmem_cache_free(dmm_swap_region_cache, region);
@@ -315,6 +314,7 @@ static int dmm_swap_dup_token(struct kvm_dmm_policy *policy, u64 token,
  * @cold: passes after which a page is cold, if that is what is looked for
  * @all: take what is in use, too
  * @full: nothing can be stored
+ * @crowded: pages that the backing had no time for
  */
 struct dmm_visit {
 	struct dmm_swap *swap;
@@ -329,7 +329,14 @@ struct dmm_visit {
 	unsigned int cold;
 	bool all;
 	bool full;
+	unsigned int crowded;
 };
+
+/*
+ * Who does not wait for the backing tries others, which may take no room in it.  But
+ * each try compresses, and where nothing does, that is for nothing: not more at once.
+ */
+#define DMM_SWAP_CROWD		64U
 
 static void dmm_visit_init(struct dmm_visit *visit, struct dmm_swap *swap,
 			   struct kvm_dmm_reclaim *rc, bool wait)
@@ -363,11 +370,19 @@ static bool dmm_visit_settle(struct dmm_visit *visit)
 	unsigned long gone;
 
 	dmm_writer_submit(&visit->writer);
-	if (!visit->wait || !visit->writer.queued)
+	if (!visit->wait || !(visit->writer.queued || visit->crowded))
 		return false;
+	/* Others may have left no room for what is to go. */
+	visit->crowded = 0;
 	gone = dmm_writer_wait(&visit->writer);
 	visit->rc->nr_done += gone;
 	return gone && !signal_pending(current);
+}
+
+/* Is it time to wait for the backing, or to leave it at that? */
+static bool dmm_visit_stops(struct dmm_visit *visit)
+{
+	return visit->crowded >= (visit->wait ? 1 : DMM_SWAP_CROWD);
 }
 
 /* Age the pages of a region and find those that may go. */
@@ -451,10 +466,13 @@ static bool dmm_visit_result(struct dmm_visit *visit, unsigned int i, int r,
 	case -ENOSPC:
 		/* The next may be one that takes no room. */
 		break;
+	case -EAGAIN:
+		visit->crowded++;
+		break;
 	default:
 		visit->full = true;
 	}
-	return !visit->full;
+	return !visit->full && !dmm_visit_stops(visit);
 }
 
 /* Other places of a pool that are looked at before a shared frame goes. */
@@ -508,7 +526,8 @@ static void dmm_swap_evict_shared(struct dmm_visit *visit, unsigned int first,
 
 	for_each_set_bit_from(i, visit->shared, end) {
 		index = visit->base + i;
-		if (visit->full || !test_bit(i, visit->go) ||
+		if (visit->full || dmm_visit_stops(visit) ||
+		    !test_bit(i, visit->go) ||
 		    !kvm_dmm_batch_start(&batch, store->policy->pool, index))
 			continue;
 		page = kvm_dmm_batch_add_shared(&batch, index);
@@ -794,7 +813,8 @@ static int __init dmm_swap_init(void)
 {
 	int r;
 
-	dmm_swap_region_cache = KMEM_CACHE(dmm_swap_region, SLAB_ACCOUNT);
+	/* Not accounted: a group that is full gives nothing to make room with. */
+	dmm_swap_region_cache = KMEM_CACHE(dmm_swap_region, 0);
 	if (!dmm_swap_region_cache)
 		return -ENOMEM;
 	r = dmm_codec_module_init();

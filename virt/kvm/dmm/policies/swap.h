@@ -78,6 +78,13 @@ enum dmm_codec_type {
 /* Reads, of a pool, too, and writes of a backing at once. */
 #define DMM_READ_DEPTH		64
 #define DMM_WRITE_DEPTH		8
+/*
+ * Memory for a page on its way out or in, while entries are busy and others wait.
+ * Without NORETRY one page never fails: it would be tried for as long as the host
+ * is short, without I/O, so with little chance, and without an end by a signal.
+ */
+#define DMM_SWAP_GFP		(GFP_NOIO | __GFP_NORETRY | __GFP_NOWARN)
+
 /* Pages in one write. */
 #define DMM_WRITE_MAX		64U
 /* Pages of a pool that are being written at once. */
@@ -91,6 +98,9 @@ enum dmm_codec_type {
  * @refs: stores and slots that use it
  * @file: the file
  * @direct: it can do direct I/O
+ * @stable: what it writes must not change meanwhile
+ * @failing: the last I/O failed
+ * @buffered: held to write by the page cache, so that each learns its own error
  * @nr: number of slots
  * @read_wq: where it is read
  * @write_wq: where it is written
@@ -105,6 +115,9 @@ struct dmm_backing {
 	refcount_t refs;
 	struct file *file;
 	bool direct;
+	bool stable;
+	bool failing;
+	struct mutex buffered;	/* see above */
 	unsigned long nr;
 	struct workqueue_struct *read_wq;
 	struct workqueue_struct *write_wq;

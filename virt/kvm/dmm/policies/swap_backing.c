@@ -79,7 +79,9 @@ static void dmm_backing_free(struct dmm_backing *backing)
 /* Takes @file over, in any case. */
 static struct dmm_backing *dmm_backing_create(struct file *file)
 {
-	loff_t nr = i_size_read(file->f_mapping->host) >> PAGE_SHIFT;
+	struct inode *inode = file->f_mapping->host;
+	struct block_device *bdev = S_ISBLK(inode->i_mode) ? I_BDEV(inode) : NULL;
+	loff_t nr = i_size_read(inode) >> PAGE_SHIFT;
 	struct dmm_backing *backing;
 
 	backing = kzalloc(sizeof(*backing), GFP_KERNEL);
@@ -90,8 +92,11 @@ static struct dmm_backing *dmm_backing_create(struct file *file)
 	refcount_set(&backing->refs, 1);
 	spin_lock_init(&backing->lock);
 	INIT_LIST_HEAD(&backing->stores);
+	mutex_init(&backing->buffered);
 	backing->file = file;
 	backing->direct = file->f_mode & FMODE_CAN_ODIRECT;
+	backing->stable = bdev ? bdev_stable_writes(bdev) :
+				 mapping_stable_writes(file->f_mapping);
 	backing->nr = min_t(u64, nr, U32_MAX);
 	if (!backing->nr) {
 		dmm_backing_free(backing);
@@ -308,6 +313,45 @@ static ssize_t dmm_backing_try(struct dmm_backing *backing, bool write,
 		       vfs_iocb_iter_read(file, &iocb, &iter);
 }
 
+/* Of files there are those that write by the page cache what is direct, too. */
+static bool dmm_backing_cached(struct dmm_backing *backing)
+{
+	struct address_space *mapping = backing->file->f_mapping;
+
+	return S_ISREG(mapping->host->i_mode) && mapping->nrpages;
+}
+
+/* Write by the page cache, or wait until what was to be direct is written. */
+static ssize_t dmm_backing_write_cached(struct dmm_backing *backing, bool direct,
+					struct bio_vec *bvec, unsigned int n,
+					u32 first)
+{
+	loff_t start = (loff_t)first << PAGE_SHIFT;
+	loff_t end = start + ((loff_t)n << PAGE_SHIFT) - 1;
+	ssize_t r;
+
+	mutex_lock(&backing->buffered);
+	if (direct)
+		r = file_write_and_wait_range(backing->file, start, end);
+	else
+		r = dmm_backing_try(backing, true, false, bvec, n, first);
+	mutex_unlock(&backing->buffered);
+	return r;
+}
+
+static ssize_t dmm_backing_write(struct dmm_backing *backing, bool direct,
+				 struct bio_vec *bvec, unsigned int n, u32 first)
+{
+	ssize_t r, error = 0;
+
+	if (!direct)
+		return dmm_backing_write_cached(backing, false, bvec, n, first);
+	r = dmm_backing_try(backing, true, true, bvec, n, first);
+	if (r >= 0 && dmm_backing_cached(backing))
+		error = dmm_backing_write_cached(backing, true, bvec, n, first);
+	return error ?: r;
+}
+
 /**
  * dmm_backing_io - write or read slots in a row
  * @backing: the backing
@@ -331,20 +375,23 @@ int dmm_backing_io(struct dmm_backing *backing, bool write,
 	u64 start = ktime_get_ns();
 	ssize_t r;
 
-	r = dmm_backing_try(backing, write, direct, bvec, n, first);
+again:
+	r = write ? dmm_backing_write(backing, direct, bvec, n, first) :
+		    dmm_backing_try(backing, false, direct, bvec, n, first);
 	if (r == -EINVAL && direct) {
 		/* Pages are too small for it. */
 		direct = false;
-		r = dmm_backing_try(backing, write, direct, bvec, n, first);
-		if (r >= 0)
-			WRITE_ONCE(backing->direct, false);
+		goto again;
 	}
-	if (!direct)
+	if (r >= 0 && !direct)
+		WRITE_ONCE(backing->direct, false);
+	if (!direct || dmm_backing_cached(backing))
 		invalidate_mapping_pages(backing->file->f_mapping, first,
 					 (pgoff_t)first + n - 1);
 	memalloc_noio_restore(noio);
 	if (r >= 0)
 		r = r == (ssize_t)n << PAGE_SHIFT ? 0 : write ? -ENOSPC : -EIO;
+	WRITE_ONCE(backing->failing, r);
 	trace_kvm_dmm_swap_io(write, first, n, ktime_get_ns() - start, r);
 	return r;
 }
@@ -379,8 +426,7 @@ u64 dmm_slot_checksum(u32 nr, struct page *page)
  */
 struct dmm_slot *dmm_slot_create(struct dmm_backing *backing, u32 nr, u64 csum)
 {
-	struct dmm_slot *slot = kmem_cache_alloc(dmm_slot_cache,
-						 GFP_NOIO | __GFP_NOWARN);
+	struct dmm_slot *slot = kmem_cache_alloc(dmm_slot_cache, DMM_SWAP_GFP);
 
 	if (!slot)
 		return NULL;

@@ -98,14 +98,13 @@ static void dmm_read_work(struct work_struct *work)
 
 static struct dmm_read *dmm_read_alloc(struct dmm_slot *slot, unsigned int nr)
 {
-	struct dmm_read *read = kzalloc(sizeof(*read), GFP_NOIO | __GFP_NOWARN);
+	struct dmm_read *read = kzalloc(sizeof(*read), DMM_SWAP_GFP);
 	struct page *page;
 
 	if (!read)
 		return NULL;
 	while (read->nr < nr) {
-		page = alloc_page(GFP_NOIO | __GFP_NOWARN |
-				  (read->nr ? __GFP_NORETRY : 0));
+		page = alloc_page(DMM_SWAP_GFP);
 		if (!page)
 			break;
 		bvec_set_page(&read->bvec[read->nr++], page, PAGE_SIZE, 0);

@@ -146,7 +146,7 @@ static struct dmm_object *dmm_object_alloc(void)
 {
 	struct dmm_object *object;
 
-	object = kmem_cache_alloc(dmm_object_cache, GFP_NOIO | __GFP_NOWARN);
+	object = kmem_cache_alloc(dmm_object_cache, DMM_SWAP_GFP);
 	if (object)
 		refcount_set(&object->refs, 1);
 	return object;
@@ -273,8 +273,8 @@ static int dmm_store_compressed(struct dmm_swap_store *store, const void *kaddr,
 		r = -E2BIG;
 		goto put;
 	}
-	handle = zs_malloc(store->zs, size, GFP_NOIO | __GFP_NOWARN |
-			   __GFP_HIGHMEM | __GFP_MOVABLE);
+	handle = zs_malloc(store->zs, size, DMM_SWAP_GFP | __GFP_HIGHMEM |
+			   __GFP_MOVABLE);
 	if (IS_ERR_VALUE(handle))
 		goto put;
 	to = zs_map_object(store->zs, handle, ZS_MM_WO);
@@ -329,11 +329,28 @@ static int dmm_store_write(struct dmm_swap_store *store,
 	int r = dmm_writer_add(writer, batch, index, page, shared);
 
 	if (r)
-		return r == -EBUSY ? r : dmm_store_reject(store, why);
+		return r == -EAGAIN ? r : dmm_store_reject(store, why);
 	/* Rather than this one, older ones should go there. */
 	if (why == -ENOSPC && atomic_long_read(&store->charged))
 		queue_work(system_unbound_wq, &writer->swap->writeback_work);
 	return -EINPROGRESS;
+}
+
+/*
+ * May the copy of a page be out of reach, in a backing that fails?  Then the frame
+ * does not go for it.
+ */
+static bool dmm_store_doubts(struct dmm_swap_store *store,
+			     struct dmm_swap_region *region, pgoff_t index)
+{
+	bool doubts;
+
+	if (!test_bit(dmm_swap_nr(index), region->copied))
+		return false;
+	spin_lock(&store->lock);
+	doubts = store->backing && READ_ONCE(store->backing->failing);
+	spin_unlock(&store->lock);
+	return doubts;
 }
 
 /**
@@ -346,7 +363,7 @@ static int dmm_store_write(struct dmm_swap_store *store,
  * Context: May sleep.
  * Return: 0; -EINPROGRESS: @writer has it; -E2BIG: the content does not
  *	compress; -ENOSPC: compressed content takes as much as it may; -ENOMEM;
- *	-EBUSY: the policy is being detached, or the backing has enough to do.
+ *	-EAGAIN: the backing has enough to do; -EBUSY: the policy is being detached.
  *	On error the frame stays.
  */
 int dmm_store_page(struct dmm_swap_store *store, struct kvm_dmm_batch *batch,
@@ -359,7 +376,8 @@ int dmm_store_page(struct dmm_swap_store *store, struct kvm_dmm_batch *batch,
 	u64 token;
 	int r;
 
-	if (!kvm_dmm_batch_kept(batch, policy, index, &token)) {
+	if (!dmm_store_doubts(store, region, index) &&
+	    !kvm_dmm_batch_kept(batch, policy, index, &token)) {
 		kvm_dmm_policy_count(policy, DMM_SWAP_out_kept, 1);
 		if (dmm_store_in_memory(token))
 			set_bit(dmm_swap_nr(index), region->packed);
@@ -567,9 +585,8 @@ static int dmm_object_copy(struct dmm_swap_store *store,
 	*copy = *object;
 	refcount_set(&copy->refs, 1);
 	if (object->size) {
-		copy->handle = zs_malloc(to->zs, object->size, GFP_NOIO |
-					 __GFP_NOWARN | __GFP_HIGHMEM |
-					 __GFP_MOVABLE);
+		copy->handle = zs_malloc(to->zs, object->size, DMM_SWAP_GFP |
+					 __GFP_HIGHMEM | __GFP_MOVABLE);
 		if (IS_ERR_VALUE(copy->handle)) {
 			kmem_cache_free(dmm_object_cache, copy);
 			return -ENOMEM;

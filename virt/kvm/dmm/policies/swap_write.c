@@ -270,8 +270,8 @@ static int dmm_write_start(struct dmm_writer *writer)
 	if (!READ_ONCE(store->backing))
 		return -ENOSPC;
 	if (dmm_writes_left(writer->swap) >= DMM_WRITE_LIMIT)
-		return -EBUSY;
-	write = kmalloc(sizeof(*write), GFP_NOIO | __GFP_NOWARN);
+		return -EAGAIN;
+	write = kmalloc(sizeof(*write), DMM_SWAP_GFP);
 	if (!write)
 		return -ENOMEM;
 	spin_lock(&store->lock);
@@ -312,7 +312,7 @@ static int dmm_write_start(struct dmm_writer *writer)
  * @shared: it is a shared one, of a batch that need not be taken, and stays in it
  *
  * Context: May sleep, but not for the device.
- * Return: 0; -ENOSPC: there is no backing, or it is full; -EBUSY: as much as is
+ * Return: 0; -ENOSPC: there is no backing, or it is full; -EAGAIN: as much as is
  *	allowed is being written; -ENOMEM.  On error the frame stays in the batch.
  */
 int dmm_writer_add(struct dmm_writer *writer, struct kvm_dmm_batch *batch,

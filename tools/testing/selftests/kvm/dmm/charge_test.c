@@ -59,7 +59,7 @@ static long group_current(void)
 }
 
 /* Move a child into the group, have it write all of the memory, and exit. */
-static pid_t write_in_group(void *hva)
+static pid_t write_in_group(void *hva, uint64_t seed)
 {
 	char pid[16];
 	pid_t child = fork();
@@ -71,7 +71,7 @@ static pid_t write_in_group(void *hva)
 	snprintf(pid, sizeof(pid), "%d", getpid());
 	if (write_string(GROUP "/cgroup.procs", pid))
 		_exit(1);
-	dmm_fill(hva, 0, PAGES, 1);
+	dmm_fill(hva, 0, PAGES, seed);
 	_exit(0);
 }
 
@@ -83,7 +83,7 @@ DMM_TEST(charge, group_that_faults)
 		SKIP(return, "no memory control groups");
 	ASSERT_EQ(0, write_string(GROUP "/memory.max", "max"));
 
-	ASSERT_EQ(0, waitpid(write_in_group(self->mem.hva), &status, 0) < 0);
+	ASSERT_EQ(0, waitpid(write_in_group(self->mem.hva, 1), &status, 0) < 0);
 	ASSERT_TRUE(WIFEXITED(status) && !WEXITSTATUS(status));
 	EXPECT_LE(SIZE, group_current());
 	/* Pages that came with others are paid for like these. */
@@ -104,7 +104,7 @@ DMM_TEST(charge, group_at_limit)
 		SKIP(return, "no memory control groups");
 	ASSERT_EQ(0, write_string(GROUP "/memory.max", "4M"));
 
-	ASSERT_EQ(0, waitpid(write_in_group(self->mem.hva), &status, 0) < 0);
+	ASSERT_EQ(0, waitpid(write_in_group(self->mem.hva, 1), &status, 0) < 0);
 	EXPECT_TRUE(WIFSIGNALED(status) && WTERMSIG(status) == SIGBUS) {
 		TH_LOG("status %#x", status);
 	}
@@ -122,12 +122,63 @@ DMM_TEST(charge, group_at_limit_with_policy)
 		SKIP(return, "no test policies");
 	ASSERT_EQ(0, write_string(GROUP "/memory.max", "6M"));
 
-	ASSERT_EQ(0, waitpid(write_in_group(self->mem.hva), &status, 0) < 0);
+	ASSERT_EQ(0, waitpid(write_in_group(self->mem.hva, 1), &status, 0) < 0);
 	EXPECT_TRUE(WIFEXITED(status) && !WEXITSTATUS(status)) {
 		TH_LOG("status %#x", status);
 	}
 	ASSERT_EQ(0, write_string(GROUP "/memory.max", "max"));
 	EXPECT_EQ(0, dmm_bad_pages(self->mem.hva, 0, PAGES, 1));
+}
+
+/* Nor does the policy take memory of the group for what it needs to know. */
+DMM_TEST(charge, group_at_limit_with_swap)
+{
+	int status;
+
+	if (!make_group())
+		SKIP(return, "no memory control groups");
+	if (!dmm_policy_loaded("swap"))
+		SKIP(return, "no policy swap");
+	ASSERT_EQ(0, dmm_pool_set(self->mem.ino, "policies", "+swap"));
+	ASSERT_EQ(0, dmm_pool_set(self->mem.ino, "demand/fault_around_bytes",
+				  "4K"));
+	ASSERT_EQ(0, write_string(GROUP "/memory.max", "4M"));
+
+	ASSERT_EQ(0, waitpid(write_in_group(self->mem.hva, DMM_HALF | 1), &status,
+			     0) < 0);
+	EXPECT_TRUE(WIFEXITED(status) && !WEXITSTATUS(status)) {
+		TH_LOG("status %#x", status);
+	}
+	ASSERT_EQ(0, write_string(GROUP "/memory.max", "max"));
+	EXPECT_EQ(0, dmm_bad_pages(self->mem.hva, 0, PAGES, DMM_HALF | 1));
+}
+
+/* What a worker gets for a guest is paid for by the VMM's group. */
+DMM_TEST(charge, group_of_guest)
+{
+	unsigned long ino = self->mem.ino;
+	struct dmm_guest *guest;
+	char pid[16];
+
+	if (!make_group())
+		SKIP(return, "no memory control groups");
+	if (dmm_pool_set(ino, "policies", "+test-token"))
+		SKIP(return, "no test policies");
+	ASSERT_EQ(0, write_string(GROUP "/memory.max", "max"));
+	guest = dmm_guest_create(1);
+	dmm_guest_add_mem(guest, &self->mem);
+	dmm_fill(self->mem.hva, 0, PAGES, 1);
+	ASSERT_EQ(0, dmm_pool_set_bytes(ino, "reclaim", SIZE));
+	/* Waits for each page, which so is left to a worker. */
+	ASSERT_EQ(0, dmm_pool_set(ino, "test-token/slow", "1"));
+
+	snprintf(pid, sizeof(pid), "%d", getpid());
+	ASSERT_EQ(0, write_string(GROUP "/cgroup.procs", pid));
+	EXPECT_EQ(0, dmm_guest_bad_pages(guest, DMM_GPA, PAGES, 1));
+	EXPECT_LT(PAGES / 2, dmm_pool_get(ino, "stats/fetch"));
+	EXPECT_LE(SIZE, group_current());
+	EXPECT_EQ(0, write_string(ROOT "/cgroup.procs", pid));
+	dmm_guest_free(guest);
 }
 
 /* The host's shrinkers run: pools give, down to their guarantee. */

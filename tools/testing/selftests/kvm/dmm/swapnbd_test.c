@@ -543,6 +543,107 @@ DMM_TEST(swapnbd, impatient)
 }
 
 /*
+ * Much is on its way to a device that does not answer, and no more may be: at the
+ * limit, what compresses makes room.
+ */
+DMM_TEST(swapnbd, crowded)
+{
+	unsigned long ino = self->mem.ino;
+	int status, i;
+	pid_t pid;
+
+	begin(_metadata, self, 0, 0);
+	dmm_guest_fill(self->guest, DMM_GPA + SIZE * 3 / 4, PAGES / 4,
+		       DMM_HALF | 2);
+	ASSERT_EQ(0, ftruncate(self->mem.fd, 2 * SIZE));
+	self->server.silent = 1;
+	ASSERT_EQ(0, dmm_pool_set_bytes(ino, "max_bytes", SIZE));
+	pid = fork();
+	ASSERT_NE(-1, pid);
+	if (!pid) {
+		char page[DMM_PAGE] = { 1 };
+
+		for (i = 0; i < 64; i++)
+			if (pwrite(self->mem.fd, page, DMM_PAGE,
+				   SIZE + i * DMM_PAGE) != DMM_PAGE)
+				exit(1);
+		exit(0);
+	}
+	for (i = 0; i < 600 && !waitpid(pid, &status, WNOHANG); i++)
+		usleep(100000);
+	EXPECT_NE(600, i);
+	self->server.silent = 0;
+	if (i == 600)
+		EXPECT_EQ(pid, waitpid(pid, &status, 0));
+	EXPECT_EQ(0, status);
+	EXPECT_EQ(0, dmm_guest_bad_pages(self->guest, DMM_GPA, PAGES * 3 / 4, 1));
+	EXPECT_EQ(0, dmm_guest_bad_pages(self->guest, DMM_GPA + SIZE * 3 / 4,
+					 PAGES / 4, DMM_HALF | 2));
+	ASSERT_EQ(0, ftruncate(self->mem.fd, SIZE));
+	ASSERT_EQ(0, dmm_pool_set_bytes(ino, "max_bytes", 4 * SIZE));
+	end(_metadata, self);
+}
+
+/* What is in memory does not go for a copy that may be out of reach. */
+DMM_TEST(swapnbd, copies_out_of_reach)
+{
+	unsigned long ino = self->mem.ino;
+	uint64_t kept;
+	char c;
+
+	begin(_metadata, self, 0, 0);
+	ASSERT_EQ(0, posix_fadvise(self->mem.fd, 0, SIZE / 2,
+				   POSIX_FADV_DONTNEED));
+	ASSERT_EQ(SIZE / 2, swapped(ino));
+	EXPECT_EQ(0, dmm_guest_bad_pages(self->guest, DMM_GPA, PAGES / 4, 1));
+	ASSERT_EQ(SIZE / 4, swapped(ino));
+	kept = dmm_pool_get(ino, "swap/backing_bytes");
+	EXPECT_LT(SIZE / 4, kept);
+
+	self->server.error_read = EIO;
+	self->server.error_write = EIO;
+	EXPECT_EQ(-1, pread(self->mem.fd, &c, 1, SIZE / 2 - DMM_PAGE));
+	ASSERT_EQ(0, posix_fadvise(self->mem.fd, 0, SIZE / 4,
+				   POSIX_FADV_DONTNEED));
+	EXPECT_EQ(SIZE / 4, swapped(ino));
+	EXPECT_EQ(0, dmm_guest_bad_pages(self->guest, DMM_GPA, PAGES / 4, 1));
+
+	/* It is back: a copy is a copy again. */
+	self->server.error_read = 0;
+	self->server.error_write = 0;
+	EXPECT_EQ(1, pread(self->mem.fd, &c, 1, SIZE / 2 - DMM_PAGE));
+	ASSERT_EQ(0, posix_fadvise(self->mem.fd, 0, SIZE / 4,
+				   POSIX_FADV_DONTNEED));
+	EXPECT_LE(SIZE / 2 - 32 * DMM_PAGE, swapped(ino));
+	EXPECT_EQ(0, dmm_guest_bad_pages(self->guest, DMM_GPA, PAGES, 1));
+	end(_metadata, self);
+}
+
+/* An access has failed.  When it is tried again, a signal ends the wait. */
+DMM_TEST(swapnbd, tried_again)
+{
+	struct itimerval soon = { .it_value.tv_usec = 300000 };
+	struct kvm_vcpu *vcpu = self->guest->cpu[0].vcpu;
+	unsigned long ino = self->mem.ino;
+
+	begin(_metadata, self, 0, 0);
+	reclaim_all(_metadata, ino);
+	self->server.error_read = EIO;
+	EXPECT_EQ(-EFAULT, dmm_guest_run(self->guest, 0, DMM_OP_CHECK, DMM_GPA,
+					 PAGES, 1));
+	self->server.error_read = 0;
+	self->server.silent = 1;
+	signal(SIGALRM, on_signal);
+	ASSERT_EQ(0, setitimer(ITIMER_REAL, &soon, NULL));
+	EXPECT_EQ(-1, __vcpu_run(vcpu));
+	EXPECT_EQ(EINTR, errno);
+	self->server.silent = 0;
+	EXPECT_EQ(0, dmm_guest_continue(self->guest, 0));
+	EXPECT_EQ(0, self->guest->cpu[0].cmd->result);
+	end(_metadata, self);
+}
+
+/*
  * The server dies: what is on it can't be had, nothing more goes there, and the
  * rest works.  When it is back so is the content.
  */
