@@ -54,7 +54,8 @@
  * @again: the pages were out before
  * @nr: pages
  * @shared: of these, shared frames
- * @bvec: the pages, with references
+ * @page: the pages, with references
+ * @bvec: the same, or copies
  * @index: their page offsets
  * @slot: where they go; has no token yet
  */
@@ -67,6 +68,7 @@ struct dmm_write {
 	bool again;
 	unsigned int nr;
 	DECLARE_BITMAP(shared, DMM_WRITE_MAX);
+	struct page *page[DMM_WRITE_MAX];
 	struct bio_vec bvec[DMM_WRITE_MAX];
 	pgoff_t index[DMM_WRITE_MAX];
 	struct dmm_slot *slot[DMM_WRITE_MAX];
@@ -94,22 +96,22 @@ static void dmm_write_take(struct dmm_write *write, struct kvm_dmm_batch *batch,
 	bool wp;
 
 	for (k = i; k < i + n; k++) {
-		page = write->bvec[k].bv_page;
+		page = write->page[k];
 		if (!page)
 			continue;
 		wp = false;
 		if (kvm_dmm_batch_add(batch, write->index[k]))
 			kvm_dmm_peek(pool, write->index[k], &wp);
 		if (!wp)
-			write->bvec[k].bv_page = NULL;
+			write->page[k] = NULL;
 		put_page(page);
 	}
 	kvm_dmm_batch_take(batch);
 	for (k = i; k < i + n; k++) {
 		/* It had a reference when the entry became busy. */
-		page = write->bvec[k].bv_page;
+		page = write->page[k];
 		if (page && kvm_dmm_batch_page(batch, write->index[k]) != page)
-			write->bvec[k].bv_page = NULL;
+			write->page[k] = NULL;
 	}
 }
 
@@ -123,7 +125,7 @@ static void dmm_write_tokens(struct dmm_write *write,
 	int r;
 
 	for (k = i; k < i + n; k++) {
-		if (!write->bvec[k].bv_page)
+		if (!write->page[k])
 			continue;
 		atomic_long_inc(&store->nr_slots);
 		r = kvm_dmm_batch_token(batch, store->policy, write->index[k],
@@ -144,10 +146,10 @@ static void dmm_write_shared(struct dmm_write *write, unsigned int i,
 	unsigned int k = i;
 
 	for_each_set_bit_from(k, write->shared, i + n) {
-		struct page *page = write->bvec[k].bv_page, *now;
+		struct page *page = write->page[k], *now;
 		struct kvm_dmm_batch batch;
 
-		write->bvec[k].bv_page = NULL;
+		write->page[k] = NULL;
 		kvm_dmm_batch_start(&batch, policy->pool, write->index[k]);
 		now = kvm_dmm_batch_add_shared(&batch, write->index[k]);
 		put_page(page);
@@ -215,7 +217,7 @@ static void dmm_write_finish(struct dmm_write *write, unsigned int i,
 
 	if (error || !kvm_dmm_batch_start(&batch, pool, write->index[i])) {
 		for (k = i; k < i + n; k++)
-			put_page(write->bvec[k].bv_page);
+			put_page(write->page[k]);
 	} else {
 		dmm_write_shared(write, i, n);
 		dmm_write_take(write, &batch, i, n);
@@ -245,6 +247,9 @@ static void dmm_write_work(struct work_struct *work)
 
 	r = dmm_backing_io(write->backing, true, write->bvec, write->nr,
 			   write->first);
+	for (i = 0; i < write->nr; i++)
+		if (write->bvec[i].bv_page != write->page[i])
+			__free_page(write->bvec[i].bv_page);
 	for (i = 0; i < write->nr; i += n) {
 		n = dmm_write_group(write, i);
 		dmm_write_finish(write, i, n, r);
@@ -303,6 +308,23 @@ static int dmm_write_start(struct dmm_writer *writer)
 	return 0;
 }
 
+/*
+ * What is to be written of a page.  The guest may change the page meanwhile, which
+ * some devices cannot bear, as they compute a checksum of it: they get a copy.
+ */
+static struct page *dmm_write_page(struct dmm_write *write, struct page *page,
+				   bool shared)
+{
+	struct page *copy;
+
+	if (shared || !write->backing->stable)
+		return page;
+	copy = alloc_page(DMM_SWAP_GFP | __GFP_HIGHMEM);
+	if (copy)
+		copy_highpage(copy, page);
+	return copy;
+}
+
 /**
  * dmm_writer_add - have a page written, and replaced by a token then
  * @writer: the writer
@@ -321,6 +343,7 @@ int dmm_writer_add(struct dmm_writer *writer, struct kvm_dmm_batch *batch,
 	struct dmm_swap_region *region = dmm_swap_region(writer->swap, index);
 	struct dmm_write *write;
 	struct dmm_slot *slot;
+	struct page *copy;
 	u32 nr;
 	int r;
 
@@ -331,16 +354,23 @@ int dmm_writer_add(struct dmm_writer *writer, struct kvm_dmm_batch *batch,
 	}
 	write = writer->write;
 	nr = write->first + write->nr;
-	slot = dmm_slot_create(write->backing, nr, dmm_slot_checksum(nr, page));
-	if (!slot)
+	copy = dmm_write_page(write, page, shared);
+	if (!copy)
 		return -ENOMEM;
+	slot = dmm_slot_create(write->backing, nr, dmm_slot_checksum(nr, page));
+	if (!slot) {
+		if (copy != page)
+			__free_page(copy);
+		return -ENOMEM;
+	}
 	set_bit(dmm_swap_nr(index), region->writing);
 	if (shared)
 		get_page(page);
 	else
 		kvm_dmm_batch_pin(batch, index);
 	__assign_bit(write->nr, write->shared, shared);
-	bvec_set_page(&write->bvec[write->nr], page, PAGE_SIZE, 0);
+	write->page[write->nr] = page;
+	bvec_set_page(&write->bvec[write->nr], copy, PAGE_SIZE, 0);
 	write->index[write->nr] = index;
 	write->slot[write->nr] = slot;
 	writer->queued++;
