@@ -41,6 +41,7 @@ static int dmm_fault_state(struct dmm_fault *fault)
 static struct page *dmm_fault_alloc(struct dmm_fault *fault, bool zero,
 				    unsigned int flags)
 {
+	unsigned int tries = 0;
 	struct page *page;
 	int r;
 
@@ -48,19 +49,20 @@ static struct page *dmm_fault_alloc(struct dmm_fault *fault, bool zero,
 		       fault->e);
 	if (r)
 		return ERR_PTR(r);
-	page = dmm_frame_alloc(zero);
-	if (page)
-		return page;
-	/* The host or a control group is short: do what the pool can. */
-	if (!(fault->flags & (DMM_NOWAIT | DMM_SPARE)) &&
-	    dmm_reclaim(fault->pool, DMM_RECLAIM_BATCH, 0, ULONG_MAX,
-			KVM_DMM_RECLAIM_HOST)) {
+	do {
 		page = dmm_frame_alloc(zero);
 		if (page)
 			return page;
-	}
+		/* The host or a control group is short: do what the pool can. */
+		if (fault->flags & DMM_NOWAIT)
+			r = -EBUSY;
+		else if (fault->flags & DMM_SPARE || tries++ == DMM_HOST_TRIES)
+			r = -ENOMEM;
+		else
+			r = dmm_host_room(fault->pool, dmm_fault_state(fault));
+	} while (!r);
 	dmm_uncharge(fault->pool, 1);
-	return ERR_PTR(fault->flags & DMM_NOWAIT ? -EBUSY : -ENOMEM);
+	return ERR_PTR(r);
 }
 
 static void dmm_fault_free(struct dmm_fault *fault, struct page *page)

@@ -363,6 +363,38 @@ unsigned long dmm_reclaim(struct kvm_dmm_pool *pool, unsigned long nr,
 	return rc.nr_done;
 }
 
+/**
+ * dmm_host_room - have policies make room, as the host or a control group has none
+ * @pool: the pool
+ * @state: task state to wait in for what a device has to write first
+ *
+ * Context: May sleep for DMM_LIMIT_WAIT / DMM_HOST_TRIES; no busy bit is held.
+ * Return: 0: try again; -ENOMEM: they can do nothing; -EINTR.
+ */
+int dmm_host_room(struct kvm_dmm_pool *pool, int state)
+{
+	struct kvm_dmm_reclaim rc = {
+		.reason = KVM_DMM_RECLAIM_HOST,
+		.last = ULONG_MAX,
+		.nr_pages = DMM_RECLAIM_BATCH,
+	};
+	DEFINE_WAIT(wait);
+	int r = 0;
+
+	dmm_reclaim_all(pool, &rc);
+	if (rc.nr_done)
+		return 0;
+	if (!rc.nr_pending)
+		return -ENOMEM;
+	prepare_to_wait(&pool->wait, &wait, state);
+	if (signal_pending_state(state, current))
+		r = -EINTR;
+	else
+		schedule_timeout(DMM_LIMIT_WAIT / DMM_HOST_TRIES);
+	finish_wait(&pool->wait, &wait);
+	return r;
+}
+
 /* What a pool uses above its limit, or above the distance kept from it. */
 static unsigned long dmm_above(struct kvm_dmm_pool *pool,
 			       enum kvm_dmm_reason reason)

@@ -153,6 +153,34 @@ DMM_TEST(charge, group_at_limit_with_swap)
 	EXPECT_EQ(0, dmm_bad_pages(self->mem.hva, 0, PAGES, DMM_HALF | 1));
 }
 
+/* And what a backing has to write first is waited for. */
+DMM_TEST(charge, group_at_limit_with_backing)
+{
+	char path[] = "/tmp/charge-XXXXXX";
+	int fd, status;
+
+	if (!make_group())
+		SKIP(return, "no memory control groups");
+	if (!dmm_policy_loaded("swap"))
+		SKIP(return, "no policy swap");
+	fd = mkstemp(path);
+	ASSERT_LE(0, fd);
+	ASSERT_EQ(0, ftruncate(fd, 2 * SIZE));
+	ASSERT_EQ(0, dmm_pool_set(self->mem.ino, "policies", "+swap"));
+	ASSERT_EQ(0, dmm_pool_set(self->mem.ino, "swap/backing", path));
+	ASSERT_EQ(0, write_string(GROUP "/memory.max", "4M"));
+
+	ASSERT_EQ(0, waitpid(write_in_group(self->mem.hva, 1), &status, 0) < 0);
+	EXPECT_TRUE(WIFEXITED(status) && !WEXITSTATUS(status)) {
+		TH_LOG("status %#x", status);
+	}
+	ASSERT_EQ(0, write_string(GROUP "/memory.max", "max"));
+	EXPECT_EQ(0, dmm_bad_pages(self->mem.hva, 0, PAGES, 1));
+	ASSERT_EQ(0, dmm_pool_set(self->mem.ino, "policies", "-swap"));
+	close(fd);
+	unlink(path);
+}
+
 /* What a worker gets for a guest is paid for by the VMM's group. */
 DMM_TEST(charge, group_of_guest)
 {
