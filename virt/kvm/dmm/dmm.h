@@ -135,6 +135,7 @@ struct dmm_stats {
  * @eject_work: detaches ejected policies
  * @name: of the file, NULL without one; protected by dmm_names_lock
  * @domain: sharing domain, "" for none; protected by dmm_names_lock
+ * @moving: from one domain into another; protected by dmm_names_lock
  * @family: the files cloned from each other of which this is one, or NULL;
  *	protected by dmm_family_mutex; set once
  * @kin: in the list of the family; protected by its lock
@@ -180,6 +181,7 @@ struct kvm_dmm_pool {
 
 	const char *name;
 	char domain[KVM_DMM_NAME_MAX + 1];
+	bool moving;
 	struct dmm_family *family;
 	struct list_head kin;
 	struct list_head link;

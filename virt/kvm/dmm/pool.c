@@ -530,10 +530,12 @@ bool dmm_valid_domain(const char *domain)
 	return true;
 }
 
-static void dmm_write_domain(struct kvm_dmm_pool *pool, const char *domain)
+static void dmm_write_domain(struct kvm_dmm_pool *pool, const char *domain,
+			     bool moving)
 {
 	spin_lock(&dmm_names_lock);
 	strscpy(pool->domain, domain, sizeof(pool->domain));
+	pool->moving = moving;
 	spin_unlock(&dmm_names_lock);
 }
 
@@ -565,9 +567,9 @@ int dmm_set_domain(struct kvm_dmm_pool *pool, const char *domain)
 	strscpy(old, pool->domain);
 	if (strcmp(name, old)) {
 		/* Out of the old one first: then nobody joins any more. */
-		dmm_write_domain(pool, "");
+		dmm_write_domain(pool, "", true);
 		r = dmm_unshare(pool, true);
-		dmm_write_domain(pool, r ? old : name);
+		dmm_write_domain(pool, r ? old : name, false);
 	}
 	mutex_unlock(&pool->limit_mutex);
 	return r;

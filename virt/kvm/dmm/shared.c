@@ -90,7 +90,8 @@ static void dmm_user_free(struct dmm_user *user)
 /*
  * Only pools that were put into the same domain share what was not cloned.
  * dmm_set_domain() changes the name under the lock and then looks for users, so
- * it finds all that came before.
+ * it finds all that came before.  Meanwhile a pool shares nothing with itself,
+ * either: others may be left in what it is charged for, and the walk comes by once.
  */
 static bool dmm_same_domain(struct kvm_dmm_pool *pool,
 			    struct kvm_dmm_pool *other)
@@ -98,8 +99,8 @@ static bool dmm_same_domain(struct kvm_dmm_pool *pool,
 	bool same;
 
 	spin_lock(&dmm_names_lock);
-	same = pool == other ||
-	       (pool->domain[0] && !strcmp(pool->domain, other->domain));
+	same = pool == other ? !pool->moving :
+	       pool->domain[0] && !strcmp(pool->domain, other->domain);
 	spin_unlock(&dmm_names_lock);
 	return same;
 }

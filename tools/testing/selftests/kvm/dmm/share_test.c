@@ -413,6 +413,63 @@ DMM_TEST(share, domains)
 }
 
 /* What is brought back for reading joins what is there. */
+struct mover {
+	unsigned long ino;
+	int r;
+};
+
+static void *move_pool(void *arg)
+{
+	struct mover *mover = arg;
+
+	mover->r = dmm_pool_set(mover->ino, "domain", "two");
+	return NULL;
+}
+
+/* Who leaves a domain joins nothing meanwhile, not even what is his. */
+DMM_TEST(share, moves)
+{
+	struct dmm_mem other = dmm_mem_create_exact(SIZE);
+	unsigned long ino = self->mem.ino;
+	struct mover mover = { .ino = other.ino };
+	pthread_t thread;
+	uint64_t waits;
+	int tries;
+
+	ASSERT_EQ(0, dmm_pool_set(other.ino, "policies", "+test-share"));
+	ASSERT_EQ(0, dmm_pool_set(ino, "domain", "one"));
+	ASSERT_EQ(0, dmm_pool_set(other.ino, "domain", "one"));
+	dmm_fill(self->mem.hva, 0, 1, 2);
+	dmm_fill(self->mem.hva + DMM_PAGE, 0, 1, 1);
+	dmm_fill(other.hva, 0, 1, 1);
+	dmm_fill(other.hva + DMM_PAGE, 0, 1, 2);
+	dmm_fill(other.hva + 2 * DMM_PAGE, 0, 1, 1);
+	/* Of one frame that both have the first is charged, of one the other. */
+	ASSERT_EQ(0, dmm_pool_set(ino, "test-share/hold", "0"));
+	ASSERT_EQ(0, dmm_pool_set(other.ino, "test-share/join", "1"));
+	ASSERT_EQ(0, dmm_pool_set(other.ino, "test-share/hold", "2"));
+	ASSERT_EQ(0, dmm_pool_set(ino, "test-share/join", "1"));
+	ASSERT_EQ(2 * DMM_PAGE, resident(other.ino));
+
+	/* It is behind page 0, and waits for room for a copy of page 1. */
+	ASSERT_EQ(0, dmm_pool_set_bytes(other.ino, "max_bytes", 2 * DMM_PAGE));
+	waits = dmm_pool_get(other.ino, "stats/limit_wait");
+	ASSERT_EQ(0, pthread_create(&thread, NULL, move_pool, &mover));
+	for (tries = 0; tries < 1000 &&
+	     dmm_pool_get(other.ino, "stats/limit_wait") == waits; tries++)
+		usleep(1000);
+	EXPECT_EQ(-EPERM, dmm_pool_set(other.ino, "test-share/join", "0"));
+	pthread_join(thread, NULL);
+	EXPECT_EQ(-ENOSPC, mover.r);
+	ASSERT_EQ(0, dmm_pool_set(other.ino, "max_bytes", "max"));
+	EXPECT_EQ(0, dmm_pool_set(other.ino, "domain", "two"));
+	EXPECT_EQ(0, shared(other.ino));
+	EXPECT_EQ(0, dmm_bad_pages(other.hva, 0, 1, 1));
+	EXPECT_EQ(0, dmm_bad_pages(other.hva + DMM_PAGE, 0, 1, 2));
+	EXPECT_EQ(0, dmm_bad_pages(other.hva + 2 * DMM_PAGE, 0, 1, 1));
+	dmm_mem_free(&other);
+}
+
 DMM_TEST(share, match_on_fetch)
 {
 	unsigned long ino = self->mem.ino;
