@@ -204,6 +204,29 @@ static bool share_join(struct share_pool *share, struct kvm_dmm_batch *batch,
 	return true;
 }
 
+/*
+ * What cannot be shared is to be written as slowly as what is, or a write tells
+ * whether there was anything to share.  That is so for content that was made to
+ * have the hash of other content, too.  If what was found was dropped, this page
+ * stands for the content from now on.
+ */
+static void share_alike(struct kvm_dmm_batch *batch, pgoff_t index, u64 hash,
+			struct share_record **slot)
+{
+	struct kvm_dmm_shared *shared;
+
+	if (!kvm_dmm_batch_page(batch, index))
+		return;
+	shared = share_lookup(hash, batch, index, slot, true);
+	if (!IS_ERR_OR_NULL(shared))
+		kvm_dmm_shared_put(shared);
+	shared = kvm_dmm_batch_handle(batch, index);
+	if (IS_ERR(shared))
+		return;
+	kvm_dmm_shared_always_copy(shared);
+	kvm_dmm_shared_put(shared);
+}
+
 /* Second step: take the pages that were found, and share or drop them. */
 static void share_merge(struct share_pool *share, struct share_region *region,
 			unsigned int nr)
@@ -284,8 +307,13 @@ static unsigned int share_hash_pages(struct share_pool *share,
 		found[nr].shared = share_lookup(hash, &batch, base + i,
 						&region->record[i], safe);
 		if (IS_ERR(found[nr].shared)) {
-			share_count(share, SHARE_COUNT_reject_busy);
+			share_count(share, PTR_ERR(found[nr].shared) == -ENOMEM ?
+				    SHARE_COUNT_reject_memory :
+				    SHARE_COUNT_reject_busy);
 			region->state[i] = 0;
+			if (safe)
+				share_alike(&batch, base + i, hash,
+					    &region->record[i]);
 			continue;
 		}
 		if (!found[nr].shared)
@@ -294,6 +322,7 @@ static unsigned int share_hash_pages(struct share_pool *share,
 			if (!share_join(share, &batch, &found[nr], true))
 				region->state[i] = 0;
 			kvm_dmm_shared_put(found[nr].shared);
+			share_alike(&batch, base + i, hash, &region->record[i]);
 		} else {
 			nr++;
 		}
@@ -542,7 +571,8 @@ static struct kvm_dmm_shared *share_offer_match(struct kvm_dmm_policy *policy,
 	struct kvm_dmm_shared *shared;
 	u64 hash;
 
-	if (!share_runs(share))
+	/* Who gets a frame here is slow to write, who gets none is not. */
+	if (!share_runs(share) || kvm_dmm_value(policy, SHARE_TIMING_SAFE))
 		return NULL;
 	hash = share_hash(page, READ_ONCE(share->seed));
 	shared = hash == SHARE_ZERO ? NULL : share_match(hash);

@@ -163,12 +163,20 @@ static bool share_stale(struct share_record *record)
 
 static struct share_record *share_insert(u64 hash)
 {
-	struct share_record *record = kmem_cache_zalloc(share_cache, GFP_NOIO |
-							__GFP_NOWARN);
+	struct share_record *record = kmem_cache_alloc(share_cache, GFP_NOIO |
+						       __GFP_NOWARN);
 
 	if (!record)
 		return NULL;
+	/*
+	 * Who reads without a lock may stand on it still, as it was freed just now:
+	 * the link of the node leads somewhere until the table sets it anew.
+	 */
 	record->hash = hash;
+	record->shared = NULL;
+	record->pool = NULL;
+	record->index = 0;
+	record->slot = NULL;
 	if (rhashtable_insert_fast(&share_table, &record->node, share_params)) {
 		kmem_cache_free(share_cache, record);
 		return NULL;

@@ -537,6 +537,39 @@ DMM_TEST(sharing, timing_safe)
 }
 
 /*
+ * Content that is made to have the hash of other content, whatever the seed: a write
+ * to it does not tell whether the other is there.
+ */
+DMM_TEST(sharing, timing_safe_collision)
+{
+	uint64_t *p, cow;
+	int tries;
+
+	ASSERT_EQ(0, dmm_pool_set(self->mem.ino, "share/run", "0"));
+	ASSERT_EQ(0, dmm_pool_set(self->mem.ino, "share/timing_safe", "1"));
+	same_content(&self->mem, 0, 1, 1);
+	ASSERT_EQ(0, dmm_pool_set(self->mem.ino, "share/run", "1"));
+	passes(&self->mem, 2);
+	ASSERT_EQ(0, dmm_pool_set(self->mem.ino, "share/run", "0"));
+	p = page(&self->mem, 1);
+	same_content(&self->mem, 1, 1, 1);
+	p[0] ^= 1UL << 63;
+	p[4] ^= 1UL << 28;
+	/* It is looked at once, and not once more. */
+	ASSERT_EQ(0, dmm_pool_set(self->mem.ino, "share/full_scan_seconds", "20"));
+	ASSERT_EQ(0, dmm_pool_set(self->mem.ino, "share/run", "1"));
+	for (tries = 0; !count(&self->mem, "reject_differs") && tries < 6000; tries++)
+		usleep(10000);
+	ASSERT_EQ(0, dmm_pool_set(self->mem.ino, "share/run", "0"));
+	EXPECT_EQ(1, count(&self->mem, "reject_differs"));
+	cow = dmm_pool_get(self->mem.ino, "stats/cow");
+	dmm_guest_poke(self->guest, DMM_GPA + DMM_PAGE, 5);
+	EXPECT_EQ(cow + 1, dmm_pool_get(self->mem.ino, "stats/cow"));
+	EXPECT_EQ(5, dmm_guest_peek(self->guest, DMM_GPA + DMM_PAGE));
+	EXPECT_EQ(0, bad_content(&self->mem, 0, 1, 1));
+}
+
+/*
  * A frame that clones in no domain share is for nobody else, but does not keep
  * other pages with its content from each other.
  */
