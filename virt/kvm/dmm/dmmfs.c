@@ -95,6 +95,8 @@ static void dmm_evict_inode(struct inode *inode)
 	dmm_sysfs_del_pool(pool);
 	cancel_work_sync(&pool->eject_work);
 	cancel_work_sync(&pool->margin_work);
+	/* Policies that still run bring nothing in behind the walk. */
+	i_size_write(inode, 0);
 	dmm_drop_range(pool, 0, ULONG_MAX);
 	dmm_family_leave(pool);
 	dmm_detach_all(pool);

@@ -180,7 +180,7 @@ static unsigned int dmm_restore_ahead(struct kvm_dmm_policy *policy,
 {
 	struct dmm_restore *restore = policy->priv;
 	struct dmm_order *order;
-	unsigned int i, n = 0;
+	unsigned int i, n = 0, looked;
 	pgoff_t next;
 	int r;
 
@@ -191,7 +191,8 @@ static unsigned int dmm_restore_ahead(struct kvm_dmm_policy *policy,
 	if (!order || !dmm_order_has(order, index))
 		goto unlock;
 	dmm_order_touched(order, index);
-	while (n < max && dmm_order_next(order, &next)) {
+	/* What is skipped comes when it is touched, or in the background. */
+	for (looked = 0; looked < max && dmm_order_next(order, &next); looked++) {
 		if (kvm_dmm_peek(policy->pool, next, NULL) == KVM_DMM_TOKEN &&
 		    restore->image) {
 			if (!dmm_image_cached(restore->image, next)) {

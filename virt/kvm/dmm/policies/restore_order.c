@@ -18,6 +18,9 @@
 
 #include "restore.h"
 
+/* Pages that are numbered: kvmalloc() gives no more than INT_MAX bytes. */
+#define DMM_ORDER_MAX	((INT_MAX - PAGE_SIZE) / sizeof(u32))
+
 /**
  * struct dmm_order - an order that is replayed
  * @pages: size of the guest's memory when it was read
@@ -108,7 +111,7 @@ struct dmm_order *dmm_order_load(const char *path, pgoff_t pages)
 	struct file *file;
 	int r;
 
-	if (pages > U32_MAX)
+	if (pages > DMM_ORDER_MAX)
 		return ERR_PTR(-EFBIG);
 	file = kvm_dmm_open(path, O_RDONLY, false);
 	if (IS_ERR(file))
@@ -208,7 +211,7 @@ struct dmm_record *dmm_record_start(const char *path, pgoff_t pages)
 	struct dmm_record *record;
 	struct file *file;
 
-	if (pages > U32_MAX)
+	if (pages > DMM_ORDER_MAX)
 		return ERR_PTR(-EFBIG);
 	record = kvzalloc(struct_size(record, page, pages), GFP_KERNEL_ACCOUNT);
 	if (!record)
