@@ -80,17 +80,22 @@ static void dmm_clone_rest(struct kvm_dmm_batch *batch,
 	}
 }
 
-/* Give the entries back whose frames are shared now. */
-static void dmm_clone_unlock(struct kvm_dmm_batch *batch, unsigned long *done,
-			     const u64 *table)
+/*
+ * Give the entries back whose frames are shared now.  Those of the clone are others'
+ * already: they may be busy, or have something else.
+ */
+static void dmm_clone_unlock(struct kvm_dmm_batch *batch, unsigned long *done)
 {
 	u64 *entry = batch->region->entry;
-	unsigned long i, end;
+	unsigned long i, end, pfn;
 
 	/* Guests go on reading what was only protected. */
 	for_each_set_bitrange(i, end, done, KVM_DMM_REGION_PAGES)
-		for (; i < end; i++)
-			dmm_unlock_deviant(&entry[i], table[i] | DMM_CACHED);
+		for (; i < end; i++) {
+			pfn = dmm_pfn(READ_ONCE(entry[i]));
+			dmm_unlock_deviant(&entry[i],
+					   dmm_mk_shared(pfn) | DMM_CACHED);
+		}
 	bitmap_andnot(batch->locked, batch->locked, done, KVM_DMM_REGION_PAGES);
 }
 
@@ -137,7 +142,7 @@ static int dmm_clone_region(struct kvm_dmm_pool *src, struct kvm_dmm_pool *dst,
 		atomic_long_sub(nr, &dst->nr_shared);
 		dmm_clone_undo(dst, table);
 	}
-	dmm_clone_unlock(&batch, done, table);
+	dmm_clone_unlock(&batch, done);
 	kvm_dmm_batch_end(&batch);
 	if (region == new)
 		return 0;
