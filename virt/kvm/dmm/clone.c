@@ -362,7 +362,7 @@ static int dmm_clone_range(struct kvm_dmm_pool *src, pgoff_t from,
 		if (!dmm_region(src, from + i) &&
 		    !READ_ONCE(src->nr_fillers)) {
 			dmm_drop_range(dst, to + i, to + i + n - 1);
-			continue;
+			goto next;
 		}
 		bitmap_zero(rest, KVM_DMM_REGION_PAGES);
 		if (!fast || n < KVM_DMM_REGION_PAGES ||
@@ -374,6 +374,7 @@ static int dmm_clone_range(struct kvm_dmm_pool *src, pgoff_t from,
 			if (r)
 				return r;
 		}
+next:
 		if (fatal_signal_pending(current))
 			return -EINTR;
 		cond_resched();

@@ -227,7 +227,8 @@ static void dmm_place_token(struct kvm_dmm_pool *pool, pgoff_t index,
  *	the batch; -EBUSY: somebody holds the page, or the policy is being
  *	detached or was ejected; -EOPNOTSUPP: there are other users and no
  *	dup_token op;
- *	-ERANGE; -ENOMEM.  On error the token remains the caller's.
+ *	-ERANGE; -EINVAL: another pool's policy, or without a fetch op;
+ *	-ENOMEM.  On error the token remains the caller's.
  */
 int kvm_dmm_batch_token_shared(struct kvm_dmm_batch *batch,
 			       struct kvm_dmm_policy *policy, pgoff_t index,
@@ -250,6 +251,8 @@ int kvm_dmm_batch_token_shared(struct kvm_dmm_batch *batch,
 		return -ENOENT;
 	if (token >> KVM_DMM_TOKEN_BITS)
 		return -ERANGE;
+	if (policy->pool != pool || !policy->ops->fetch)
+		return -EINVAL;
 	/* As in kvm_dmm_batch_token(). */
 	if (READ_ONCE(policy->draining) || READ_ONCE(policy->ejected))
 		return -EBUSY;
