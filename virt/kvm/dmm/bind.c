@@ -233,9 +233,18 @@ static void dmm_invalidate_slot(struct kvm_dmm_batch *batch, bool protect,
 				struct kvm_dmm_binding *binding)
 {
 	/*
-	 * In one go: what was zapped is not flushed before the end, and if the lock
-	 * were let go of in between, others would find nothing to flush and give
-	 * the frames of a 2 MiB mapping away that are not in the batch.
+	 * In one go: what was zapped is not flushed before the end, and others must
+	 * not find it gone until then::
+	 *
+	 *	here: pages 0 and 300	a hole: page 7		vCPU
+	 *	---------------------	--------------		----
+	 *				entry 7 busy		has the 2 MiB in its TLB
+	 *	zap 0: 2 MiB gone
+	 *	(lock let go of)
+	 *				zap 7: nothing there,
+	 *				no flush; frame freed
+	 *							writes to page 7
+	 *	zap 300, flush
 	 */
 	struct kvm_gfn_range range = {
 		.may_block = false,
@@ -251,8 +260,18 @@ static void dmm_invalidate_slot(struct kvm_dmm_batch *batch, bool protect,
 	idx = srcu_read_lock(&kvm->srcu);
 	KVM_MMU_LOCK(kvm);
 	/*
-	 * With the lock: what replaces this slot from now on gets nothing mapped
-	 * before the end, even if only that one has reverse maps.
+	 * With the lock.  Reverse maps come with the first shadow page of a VM, for
+	 * the slots that there are then::
+	 *
+	 *	here			slot replaced		vCPU
+	 *	----			-------------		----
+	 *	S0 is the slot
+	 *				S1 instead of S0
+	 *							reverse maps, of S1
+	 *							lock: map by S1
+	 *	lock: S0 has none
+	 *
+	 * What replaces it after this gets nothing mapped before the end.
 	 */
 	slot = dmm_bound_slot(binding);
 	if (!slot)
@@ -430,7 +449,8 @@ void kvm_dmm_async_pf_failed(const struct kvm_async_pf *apf)
 	int idx = srcu_read_lock(&kvm->srcu);
 	struct kvm_memory_slot *slot;
 
-	slot = kvm_vcpu_gfn_to_memslot(apf->vcpu, gfn);
+	/* Not by the vCPU's own cache of slots, which is its thread's. */
+	slot = __gfn_to_memslot(kvm_vcpu_memslots(apf->vcpu), gfn);
 	if (kvm_slot_is_dmm(slot))
 		WRITE_ONCE(slot->dmm->failed, dmm_gfn_to_index(slot, gfn));
 	srcu_read_unlock(&kvm->srcu, idx);

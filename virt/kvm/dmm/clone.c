@@ -357,12 +357,15 @@ static int dmm_clone_range(struct kvm_dmm_pool *src, pgoff_t from,
 	fast = from == to && !READ_ONCE(src->nr_fillers) &&
 	       dmm_family_join(src, dst);
 	for (i = 0; i < nr; i += n) {
+		if (fatal_signal_pending(current))
+			return -EINTR;
+		cond_resched();
 		n = min(nr - i, KVM_DMM_REGION_PAGES -
 			((from + i) & (KVM_DMM_REGION_PAGES - 1)));
 		if (!dmm_region(src, from + i) &&
 		    !READ_ONCE(src->nr_fillers)) {
 			dmm_drop_range(dst, to + i, to + i + n - 1);
-			goto next;
+			continue;
 		}
 		bitmap_zero(rest, KVM_DMM_REGION_PAGES);
 		if (!fast || n < KVM_DMM_REGION_PAGES ||
@@ -374,10 +377,6 @@ static int dmm_clone_range(struct kvm_dmm_pool *src, pgoff_t from,
 			if (r)
 				return r;
 		}
-next:
-		if (fatal_signal_pending(current))
-			return -EINTR;
-		cond_resched();
 	}
 	return 0;
 }

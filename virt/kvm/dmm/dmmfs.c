@@ -95,8 +95,13 @@ static void dmm_evict_inode(struct inode *inode)
 	dmm_sysfs_del_pool(pool);
 	cancel_work_sync(&pool->eject_work);
 	cancel_work_sync(&pool->margin_work);
-	/* Policies that still run bring nothing in behind the walk. */
+	/*
+	 * Policies that still run bring nothing in behind the walk: either
+	 * dmm_fault_lock() sees the size, or the walk sees the entry busy.
+	 */
 	i_size_write(inode, 0);
+	/* Size before entries; pairs with setting the busy bit. */
+	smp_mb();
 	dmm_drop_range(pool, 0, ULONG_MAX);
 	dmm_family_leave(pool);
 	dmm_detach_all(pool);

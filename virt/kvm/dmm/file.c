@@ -37,40 +37,35 @@ static vm_fault_t dmm_vm_wait(struct vm_fault *vmf, unsigned int flags)
 	return VM_FAULT_RETRY;
 }
 
-/*
- * Who is a process, and who pays?  The worker of an asynchronous page fault
- * accesses memory for a guest, and has no control group: its VMM's pays.
- */
-static struct mem_cgroup *dmm_vm_begin(struct vm_fault *vmf,
-				       unsigned int *flags)
+/* Does a fault for reading lock the page of zeros where a frame is to be? */
+static bool dmm_vm_locks_zero(struct vm_fault *vmf, struct kvm_dmm_pool *pool,
+			      unsigned int flags)
 {
-	struct mem_cgroup *memcg;
+	vm_flags_t locked = VM_LOCKED | VM_WRITE;
 
-	if (!(current->flags & PF_KTHREAD)) {
-		*flags |= DMM_PROCESS;
-		return NULL;
-	}
-	memcg = get_mem_cgroup_from_mm(vmf->vma->vm_mm);
-	set_active_memcg(memcg);
-	return memcg;
-}
-
-static void dmm_vm_end(struct mem_cgroup *memcg)
-{
-	if (!memcg)
-		return;
-	set_active_memcg(NULL);
-	mem_cgroup_put(memcg);
+	return (vmf->vma->vm_flags & locked) == locked &&
+	       !(flags & DMM_WRITE) &&
+	       kvm_dmm_peek(pool, vmf->pgoff, NULL) == KVM_DMM_ABSENT;
 }
 
 /* Find the page of a fault; see change.c why it is returned locked. */
-static vm_fault_t __dmm_vm_resolve(struct vm_fault *vmf, bool write,
-				   unsigned int flags, struct page **pagep)
+static vm_fault_t __dmm_vm_resolve(struct vm_fault *vmf, unsigned int flags,
+				   struct page **pagep)
 {
 	struct kvm_dmm_pool *pool = dmm_file_pool(vmf->vma->vm_file);
 	struct page *page;
 	vm_fault_t ret;
 	int r;
+
+	/*
+	 * The frame that a write would bring.  If it cannot be had at once the page
+	 * of zeros has to do: mlock() goes on for ever where a fault is to be tried
+	 * again and fails again.
+	 */
+	if (dmm_vm_locks_zero(vmf, pool, flags) &&
+	    !dmm_resolve(pool, vmf->pgoff, flags | DMM_WRITE | DMM_EXACT |
+			 DMM_NOWAIT, &page, NULL))
+		put_page(page);
 
 	r = dmm_resolve(pool, vmf->pgoff, flags | DMM_NOWAIT, &page, NULL);
 	if (r == -EBUSY) {
@@ -97,7 +92,7 @@ static vm_fault_t __dmm_vm_resolve(struct vm_fault *vmf, bool write,
 		ret = VM_FAULT_HWPOISON;
 		goto put;
 	}
-	if (!dmm_current(pool, vmf->pgoff, page, write)) {
+	if (!dmm_current(pool, vmf->pgoff, page, flags & DMM_WRITE)) {
 		ret = VM_FAULT_NOPAGE;
 		goto put;
 	}
@@ -117,34 +112,30 @@ put:
 	return ret;
 }
 
+/* Who is a process, and who pays? */
 static vm_fault_t dmm_vm_resolve(struct vm_fault *vmf, bool write,
 				 struct page **pagep)
 {
 	unsigned int flags = write ? DMM_WRITE : 0;
-	struct mem_cgroup *memcg = dmm_vm_begin(vmf, &flags);
-	vm_fault_t ret = __dmm_vm_resolve(vmf, write, flags, pagep);
+	struct mem_cgroup *memcg, *old;
+	vm_fault_t ret;
 
-	dmm_vm_end(memcg);
+	if (!(current->flags & PF_KTHREAD))
+		return __dmm_vm_resolve(vmf, flags | DMM_PROCESS, pagep);
+	/*
+	 * The worker of an asynchronous page fault accesses memory for a guest, and
+	 * has no control group: its VMM's pays.
+	 */
+	memcg = get_mem_cgroup_from_mm(vmf->vma->vm_mm);
+	old = set_active_memcg(memcg);
+	ret = __dmm_vm_resolve(vmf, flags, pagep);
+	set_active_memcg(old);
+	mem_cgroup_put(memcg);
 	return ret;
 }
 
 static vm_fault_t dmm_vm_fault(struct vm_fault *vmf)
 {
-	struct vm_area_struct *vma = vmf->vma;
-	struct kvm_dmm_pool *pool = dmm_file_pool(vma->vm_file);
-	vm_flags_t locked = VM_LOCKED | VM_WRITE;
-	struct page *page;
-
-	/*
-	 * What is to be locked is the frame that comes with a write, not the page
-	 * of zeros.  If it cannot be had at once the latter has to do: mlock() goes
-	 * on for ever where a fault is to be tried again and fails again.
-	 */
-	if ((vma->vm_flags & locked) == locked &&
-	    kvm_dmm_peek(pool, vmf->pgoff, NULL) == KVM_DMM_ABSENT &&
-	    !dmm_resolve(pool, vmf->pgoff, DMM_WRITE | DMM_EXACT | DMM_PROCESS |
-			 DMM_NOWAIT, &page, NULL))
-		put_page(page);
 	return dmm_vm_resolve(vmf, vmf->flags & FAULT_FLAG_WRITE, &vmf->page);
 }
 

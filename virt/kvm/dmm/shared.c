@@ -91,7 +91,15 @@ static void dmm_user_free(struct dmm_user *user)
  * Only pools that were put into the same domain share what was not cloned.
  * dmm_set_domain() changes the name under the lock and then looks for users, so
  * it finds all that came before.  Meanwhile a pool shares nothing with itself,
- * either: others may be left in what it is charged for, and the walk comes by once.
+ * either: users of the old domain may be left in what it is charged for::
+ *
+ *	dmm_set_domain()			a policy of the pool
+ *	----------------			--------------------
+ *	name gone
+ *	page 100: a frame of its own
+ *						100 joins what 900 has
+ *	page 900: a copy; others are
+ *	left, with page 100
  */
 static bool dmm_same_domain(struct kvm_dmm_pool *pool,
 			    struct kvm_dmm_pool *other)

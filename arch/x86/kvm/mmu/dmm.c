@@ -14,8 +14,18 @@
  * Clear the permission in one SPTE, and what would let the lockless fast path
  * give it back.  Only that and the CPU change an SPTE meanwhile.
  *
- * True if it may be in a TLB with the permission, which it need not have any more: a
- * fault that reads may have made an SPTE read-only that another vCPU writes by.
+ * True if it may be in a TLB with the permission, which the SPTE need not have any
+ * more, as the TDP MMU replaces one by another for the same page without a flush::
+ *
+ *	vCPU A, reads			vCPU B, writes		here
+ *	-------------			--------------		----
+ *	entry protected: to be
+ *	mapped read-only
+ *					entry unprotected
+ *					writable SPTE, in TLB
+ *	read-only SPTE over it
+ *								protected again:
+ *								nothing to clear
  */
 static __always_inline bool dmm_protect_spte(u64 *sptep, u64 mask)
 {
@@ -93,6 +103,7 @@ static bool dmm_has_rmaps(struct kvm *kvm, const struct kvm_memory_slot *slot)
  */
 bool kvm_arch_dmm_unmap(struct kvm *kvm, struct kvm_gfn_range *range)
 {
+	lockdep_assert_held_write(&kvm->mmu_lock);
 	if (dmm_has_rmaps(kvm, range->slot))
 		return kvm_unmap_gfn_range(kvm, range);
 	return tdp_mmu_enabled &&

@@ -379,10 +379,11 @@ static bool dmm_visit_settle(struct dmm_visit *visit)
 	return gone && !signal_pending(current);
 }
 
-/* Is it time to wait for the backing, or to leave it at that? */
+/* Is there no use in trying more, or none before the backing has written some? */
 static bool dmm_visit_stops(struct dmm_visit *visit)
 {
-	return visit->crowded >= (visit->wait ? 1 : DMM_SWAP_CROWD);
+	return visit->full ||
+	       visit->crowded >= (visit->wait ? 1 : DMM_SWAP_CROWD);
 }
 
 /* Age the pages of a region and find those that may go. */
@@ -472,7 +473,7 @@ static bool dmm_visit_result(struct dmm_visit *visit, unsigned int i, int r,
 	default:
 		visit->full = true;
 	}
-	return !visit->full && !dmm_visit_stops(visit);
+	return !dmm_visit_stops(visit);
 }
 
 /* Other places of a pool that are looked at before a shared frame goes. */
@@ -526,8 +527,7 @@ static void dmm_swap_evict_shared(struct dmm_visit *visit, unsigned int first,
 
 	for_each_set_bit_from(i, visit->shared, end) {
 		index = visit->base + i;
-		if (visit->full || dmm_visit_stops(visit) ||
-		    !test_bit(i, visit->go) ||
+		if (dmm_visit_stops(visit) || !test_bit(i, visit->go) ||
 		    !kvm_dmm_batch_start(&batch, store->policy->pool, index))
 			continue;
 		page = kvm_dmm_batch_add_shared(&batch, index);
@@ -649,16 +649,22 @@ static void dmm_swap_visit(struct dmm_visit *visit, bool pressure)
 	dmm_swap_look(visit, pressure);
 	if (!bitmap_empty(visit->drop, KVM_DMM_REGION_PAGES))
 		dmm_swap_drop(visit);
-	while (dmm_visit_wants(visit) && !visit->full) {
+	while (dmm_visit_wants(visit) && !dmm_visit_stops(visit)) {
 		i = find_next_bit(visit->go, KVM_DMM_REGION_PAGES, i);
 		if (i == KVM_DMM_REGION_PAGES)
 			return;
 		i = dmm_swap_evict(visit, i);
 		cond_resched();
-		if (visit->wait && dmm_writer_busy(&visit->writer) &&
-		    !dmm_visit_settle(visit))
+		if (!visit->wait)
+			continue;
+		if (dmm_writer_busy(&visit->writer))
+			visit->crowded++;
+		if (visit->crowded && !dmm_visit_settle(visit))
 			break;
 	}
+	/* Who was crowded out here tries elsewhere the next time. */
+	if (!visit->full && dmm_visit_stops(visit))
+		return;
 	if (!visit->cold && find_next_bit(visit->go, KVM_DMM_REGION_PAGES, i) <
 			    KVM_DMM_REGION_PAGES)
 		dmm_swap_stay(visit->swap, visit->base);
@@ -672,7 +678,7 @@ static void dmm_swap_reclaim_range(struct dmm_visit *visit)
 	pgoff_t index = rc->first;
 
 	visit->all = true;
-	while (dmm_visit_wants(visit) && !visit->full &&
+	while (dmm_visit_wants(visit) && !dmm_visit_stops(visit) &&
 	       kvm_dmm_next_region(pool, &index, rc->last)) {
 		visit->base = round_down(index, KVM_DMM_REGION_PAGES);
 		visit->region = dmm_swap_region_get(visit->swap, index);
@@ -699,7 +705,7 @@ static void dmm_swap_reclaim_hand(struct dmm_visit *visit)
 
 	visit->all = false;
 	visit->region = NULL;
-	while (dmm_visit_wants(visit) && !visit->full) {
+	while (dmm_visit_wants(visit) && !dmm_visit_stops(visit)) {
 		if (!dmm_swap_next(visit->swap, passes, &visit->base))
 			break;
 		if (visit->base <= last && visit->region) {

@@ -111,30 +111,34 @@ DMM_TEST(charge, group_at_limit)
 	EXPECT_GE(4UL << 20, group_current());
 }
 
-/* The same with a policy that takes pages out. */
-DMM_TEST(charge, group_at_limit_with_policy)
+/* All of the memory fits into a group that has less, as pages are taken out. */
+static void fits_into(struct __test_metadata *_metadata,
+		      FIXTURE_DATA(charge) *self, const char *max, uint64_t seed)
 {
 	int status;
 
-	if (!make_group())
-		SKIP(return, "no memory control groups");
-	if (dmm_pool_set(self->mem.ino, "policies", "+test-token"))
-		SKIP(return, "no test policies");
-	ASSERT_EQ(0, write_string(GROUP "/memory.max", "6M"));
-
-	ASSERT_EQ(0, waitpid(write_in_group(self->mem.hva, 1), &status, 0) < 0);
+	ASSERT_EQ(0, write_string(GROUP "/memory.max", max));
+	ASSERT_EQ(0, waitpid(write_in_group(self->mem.hva, seed), &status, 0) < 0);
 	EXPECT_TRUE(WIFEXITED(status) && !WEXITSTATUS(status)) {
 		TH_LOG("status %#x", status);
 	}
 	ASSERT_EQ(0, write_string(GROUP "/memory.max", "max"));
-	EXPECT_EQ(0, dmm_bad_pages(self->mem.hva, 0, PAGES, 1));
+	EXPECT_EQ(0, dmm_bad_pages(self->mem.hva, 0, PAGES, seed));
+}
+
+/* The same with a policy that takes pages out. */
+DMM_TEST(charge, group_at_limit_with_policy)
+{
+	if (!make_group())
+		SKIP(return, "no memory control groups");
+	if (dmm_pool_set(self->mem.ino, "policies", "+test-token"))
+		SKIP(return, "no test policies");
+	fits_into(_metadata, self, "6M", 1);
 }
 
 /* Nor does the policy take memory of the group for what it needs to know. */
 DMM_TEST(charge, group_at_limit_with_swap)
 {
-	int status;
-
 	if (!make_group())
 		SKIP(return, "no memory control groups");
 	if (!dmm_policy_loaded("swap"))
@@ -142,22 +146,14 @@ DMM_TEST(charge, group_at_limit_with_swap)
 	ASSERT_EQ(0, dmm_pool_set(self->mem.ino, "policies", "+swap"));
 	ASSERT_EQ(0, dmm_pool_set(self->mem.ino, "demand/fault_around_bytes",
 				  "4K"));
-	ASSERT_EQ(0, write_string(GROUP "/memory.max", "4M"));
-
-	ASSERT_EQ(0, waitpid(write_in_group(self->mem.hva, DMM_HALF | 1), &status,
-			     0) < 0);
-	EXPECT_TRUE(WIFEXITED(status) && !WEXITSTATUS(status)) {
-		TH_LOG("status %#x", status);
-	}
-	ASSERT_EQ(0, write_string(GROUP "/memory.max", "max"));
-	EXPECT_EQ(0, dmm_bad_pages(self->mem.hva, 0, PAGES, DMM_HALF | 1));
+	fits_into(_metadata, self, "4M", DMM_HALF | 1);
 }
 
 /* And what a backing has to write first is waited for. */
 DMM_TEST(charge, group_at_limit_with_backing)
 {
 	char path[] = "/tmp/charge-XXXXXX";
-	int fd, status;
+	int fd;
 
 	if (!make_group())
 		SKIP(return, "no memory control groups");
@@ -168,14 +164,7 @@ DMM_TEST(charge, group_at_limit_with_backing)
 	ASSERT_EQ(0, ftruncate(fd, 2 * SIZE));
 	ASSERT_EQ(0, dmm_pool_set(self->mem.ino, "policies", "+swap"));
 	ASSERT_EQ(0, dmm_pool_set(self->mem.ino, "swap/backing", path));
-	ASSERT_EQ(0, write_string(GROUP "/memory.max", "4M"));
-
-	ASSERT_EQ(0, waitpid(write_in_group(self->mem.hva, 1), &status, 0) < 0);
-	EXPECT_TRUE(WIFEXITED(status) && !WEXITSTATUS(status)) {
-		TH_LOG("status %#x", status);
-	}
-	ASSERT_EQ(0, write_string(GROUP "/memory.max", "max"));
-	EXPECT_EQ(0, dmm_bad_pages(self->mem.hva, 0, PAGES, 1));
+	fits_into(_metadata, self, "4M", 1);
 	ASSERT_EQ(0, dmm_pool_set(self->mem.ino, "policies", "-swap"));
 	close(fd);
 	unlink(path);

@@ -412,7 +412,6 @@ DMM_TEST(share, domains)
 	dmm_mem_free(&other);
 }
 
-/* What is brought back for reading joins what is there. */
 struct mover {
 	unsigned long ino;
 	int r;
@@ -470,6 +469,7 @@ DMM_TEST(share, moves)
 	dmm_mem_free(&other);
 }
 
+/* What is brought back for reading joins what is there. */
 DMM_TEST(share, match_on_fetch)
 {
 	unsigned long ino = self->mem.ino;

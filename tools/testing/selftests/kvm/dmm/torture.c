@@ -340,9 +340,6 @@ static void print_vcpu(const struct vcpu *vcpu)
 	struct kvm_sregs sregs;
 	struct kvm_regs regs;
 
-	/* It is let go of only when it leaves KVM_RUN. */
-	v->run->immediate_exit = 1;
-	torture_kick("vcpu");
 	vcpu_regs_get(v, &regs);
 	vcpu_sregs_get(v, &sregs);
 	vcpu_events_get(v, &events);
@@ -354,18 +351,39 @@ static void print_vcpu(const struct vcpu *vcpu)
 	       events.interrupt.injected);
 }
 
+/* Keep a VM, if it is not being made anew just now: all its places are held then. */
+static bool hold_vm(unsigned int vm)
+{
+	unsigned int i;
+
+	for (i = 0; i < PLACES; i++)
+		if (places[i].vm == vm)
+			return !pthread_rwlock_tryrdlock(&places[i].lock);
+	return false;
+}
+
 /* What the VMs have done, and where their vCPUs are: the end of them. */
 static void print_guests(void)
 {
+	bool held[TORTURE_VMS];
 	unsigned int i, times;
 
+	for (i = 0; i < TORTURE_VMS; i++)
+		held[i] = hold_vm(i);
 	for (times = 0; times < 3; times++) {
 		for (i = 0; i < TORTURE_VMS; i++)
-			print_stats(i);
+			if (held[i])
+				print_stats(i);
 		sleep(1);
 	}
+	/* They can be looked at only when they leave KVM_RUN. */
 	for (i = 0; i < ARRAY_SIZE(vcpus); i++)
-		print_vcpu(&vcpus[i]);
+		if (held[vcpus[i].vm])
+			guests[vcpus[i].vm]->cpu[vcpus[i].cpu].vcpu->run->immediate_exit = 1;
+	torture_kick("vcpu");
+	for (i = 0; i < ARRAY_SIZE(vcpus); i++)
+		if (held[vcpus[i].vm])
+			print_vcpu(&vcpus[i]);
 }
 
 static void usage(const char *name)
