@@ -741,8 +741,11 @@ void dmm_drop_range(struct kvm_dmm_pool *pool, pgoff_t first, pgoff_t last)
 	unsigned int i, nr;
 	pgoff_t index, end;
 
+	/* Size before entries: see dmm_fault_lock(), whose exchange is the other. */
+	smp_mb();
 	index = first;
 	while (index <= last && kvm_dmm_next_region(pool, &index, last)) {
+		cond_resched();
 		kvm_dmm_batch_start(&batch, pool, index);
 		end = min(last, batch.base + KVM_DMM_REGION_PAGES - 1);
 		/* Nothing is left of it: it may become a block once more. */
@@ -758,6 +761,5 @@ void dmm_drop_range(struct kvm_dmm_pool *pool, pgoff_t first, pgoff_t last)
 			nr += dmm_drop(&batch, i, &gather);
 		dmm_gather_flush(&gather);
 		dmm_uncharge(pool, nr);
-		cond_resched();
 	}
 }

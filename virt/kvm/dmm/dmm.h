@@ -139,6 +139,8 @@ struct dmm_stats {
  * @family: the files cloned from each other of which this is one, or NULL;
  *	protected by dmm_family_mutex; set once
  * @kin: in the list of the family; protected by its lock
+ * @put_work: gives the last reference of the file back
+ * @put_dir: the directory that the file was in, for @put_work
  * @link: in the list of all pools; protected by dmm_pools_lock
  * @nr_shrinking: shrinkers that use the pool; protected by dmm_pools_lock
  * @dir: directory in sysfs, a struct dmm_dir
@@ -184,6 +186,8 @@ struct kvm_dmm_pool {
 	bool moving;
 	struct dmm_family *family;
 	struct list_head kin;
+	struct work_struct put_work;
+	struct inode *put_dir;
 	struct list_head link;
 	unsigned int nr_shrinking;
 	struct kobject *dir;

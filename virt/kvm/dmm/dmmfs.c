@@ -24,6 +24,7 @@
  * @uid: owner of the root directory
  * @gid: its group
  * @mode: its permissions
+ * @puts: files whose last reference a worker is to give back
  */
 struct dmm_options {
 	char *policies;
@@ -31,6 +32,7 @@ struct dmm_options {
 	kuid_t uid;
 	kgid_t gid;
 	umode_t mode;
+	atomic_t puts;
 };
 
 static struct kmem_cache *dmm_pool_cache;
@@ -42,6 +44,44 @@ static const struct inode_operations dmm_file_inode_operations;
 static struct dmm_options *dmm_options(struct super_block *sb)
 {
 	return sb->s_fs_info;
+}
+
+static void dmm_put_work(struct work_struct *work)
+{
+	struct kvm_dmm_pool *pool = container_of(work, struct kvm_dmm_pool,
+						 put_work);
+	struct dmm_options *opts = dmm_options(pool->inode.i_sb);
+	struct inode *dir = pool->put_dir;
+
+	/* The directory's names have given their references back before. */
+	inode_lock(dir);
+	inode_unlock(dir);
+	iput(dir);
+	iput(&pool->inode);
+	if (atomic_dec_and_test(&opts->puts))
+		wake_up_var(&opts->puts);
+}
+
+/*
+ * Have the last reference of a file given back when its directory is not locked
+ * any more: somebody may want to look up a name there that he has written to the
+ * file's sysfs::
+ *
+ *	rename over the file		write of a path to swap/backing
+ *	--------------------		-------------------------------
+ *	lock the directory
+ *					the file of sysfs is in use
+ *	the file goes: wait until	look the path up: wait for the
+ *	its sysfs is not in use		directory
+ */
+static void dmm_put_later(struct inode *dir, struct inode *inode)
+{
+	struct kvm_dmm_pool *pool = dmm_pool(inode);
+
+	ihold(dir);
+	pool->put_dir = dir;
+	atomic_inc(&dmm_options(inode->i_sb)->puts);
+	dmm_queue_work(&pool->put_work);
 }
 
 static struct inode *dmm_alloc_inode(struct super_block *sb)
@@ -64,6 +104,7 @@ static struct inode *dmm_alloc_inode(struct super_block *sb)
 	INIT_LIST_HEAD(&pool->policies);
 	mutex_init(&pool->policy_mutex);
 	INIT_WORK(&pool->eject_work, dmm_eject_work);
+	INIT_WORK(&pool->put_work, dmm_put_work);
 	INIT_LIST_HEAD(&pool->link);
 	dmm_pool_init(pool);
 	return &pool->inode;
@@ -100,8 +141,6 @@ static void dmm_evict_inode(struct inode *inode)
 	 * dmm_fault_lock() sees the size, or the walk sees the entry busy.
 	 */
 	i_size_write(inode, 0);
-	/* Size before entries; pairs with setting the busy bit. */
-	smp_mb();
 	dmm_drop_range(pool, 0, ULONG_MAX);
 	dmm_family_leave(pool);
 	dmm_detach_all(pool);
@@ -170,7 +209,8 @@ static struct inode *dmm_new_file(struct super_block *sb, struct inode *dir,
 	if (r) {
 		pr_warn_ratelimited("kvm_dmm: a new file cannot have the policies \"%s\" (%d)\n",
 				    opts->policies ?: "(default)", r);
-		goto put;
+		dmm_put_later(dir, inode);
+		return ERR_PTR(r);
 	}
 	dmm_debugfs_add_pool(pool);
 	dmm_pool_add(pool);
@@ -272,8 +312,11 @@ static int dmm_rename(struct mnt_idmap *idmap, struct inode *old_dir,
 	}
 	if (name)
 		dmm_set_name(inode, name);
-	if (over && S_ISREG(over->i_mode))
+	if (over && S_ISREG(over->i_mode)) {
 		dmm_set_name(over, NULL);
+		ihold(over);
+		dmm_put_later(new_dir, over);
+	}
 	return 0;
 }
 
@@ -517,6 +560,7 @@ static void dmm_kill_sb(struct super_block *sb)
 {
 	struct dmm_options *opts = dmm_options(sb);
 
+	wait_var_event(&opts->puts, !atomic_read(&opts->puts));
 	kill_litter_super(sb);
 	dmm_free_options(opts);
 }

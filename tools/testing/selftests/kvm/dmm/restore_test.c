@@ -5,8 +5,10 @@
 #include <poll.h>
 #include <sys/fsuid.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 
 #include "dmm_util.h"
+#include "userfaultfd_util.h"
 #include "kselftest_harness.h"
 
 #define SIZE	(8UL << 20)
@@ -878,6 +880,110 @@ DMM_TEST(restore, share_under_load)
 		EXPECT_EQ(0, self->guest->cpu[0].cmd->result);
 		dmm_mem_free(&other);
 	}
+}
+
+/**
+ * struct looker - who is in a directory of dmmfs with whom
+ * @dir: it
+ * @list: memory for a list of it, which takes its time to come
+ * @old: a file in it
+ * @new: another one, over which the first is renamed
+ * @image: what is to be the image for @new, which is not there
+ * @ino: of @new
+ * @result: of the write of @image
+ */
+struct looker {
+	int dir;
+	void *list;
+	char *old;
+	char *new;
+	char *image;
+	unsigned long ino;
+	int result;
+};
+
+static int serve_list(int mode, int uffd, struct uffd_msg *msg)
+{
+	struct uffdio_zeropage zero = {
+		.range.start = msg->arg.pagefault.address & ~(DMM_PAGE - 1),
+		.range.len = DMM_PAGE,
+	};
+
+	return ioctl(uffd, UFFDIO_ZEROPAGE, &zero);
+}
+
+static void *list_dir(void *arg)
+{
+	struct looker *look = arg;
+
+	return (void *)syscall(__NR_getdents64, look->dir, look->list, DMM_PAGE);
+}
+
+static void *rename_over(void *arg)
+{
+	struct looker *look = arg;
+
+	return (void *)(long)rename(look->old, look->new);
+}
+
+static void *set_image(void *arg)
+{
+	struct looker *look = arg;
+
+	look->result = dmm_pool_set(look->ino, "restore/image", look->image);
+	return NULL;
+}
+
+/*
+ * A file goes, by a rename, as somebody looks for its image in its directory.
+ * The list makes both wait for the directory, first who goes.
+ */
+DMM_TEST(restore, image_in_directory_of_rename)
+{
+	void *(*todo[])(void *) = { list_dir, rename_over, set_image };
+	pthread_t thread[ARRAY_SIZE(todo)];
+	struct looker look = {
+		.dir = open(dmm_dir(), O_RDONLY | O_DIRECTORY),
+		.old = strdup_printf("%s/restore-old-%d", dmm_dir(), getpid()),
+		.new = strdup_printf("%s/restore-new-%d", dmm_dir(), getpid()),
+		.image = strdup_printf("%s/restore-none-%d", dmm_dir(),
+				       getpid()),
+	};
+	void *result[ARRAY_SIZE(todo)];
+	struct uffd_desc *uffd;
+	struct stat st;
+	unsigned int i;
+
+	ASSERT_LE(0, look.dir);
+	close(open(look.old, O_CREAT | O_RDWR, 0600));
+	close(open(look.new, O_CREAT | O_RDWR, 0600));
+	ASSERT_EQ(0, stat(look.new, &st));
+	look.ino = st.st_ino;
+	ASSERT_EQ(0, dmm_pool_set(look.ino, "policies", "+restore"));
+	look.list = mmap(NULL, DMM_PAGE, PROT_READ | PROT_WRITE,
+			 MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	ASSERT_NE(MAP_FAILED, look.list);
+	uffd = uffd_setup_demand_paging(UFFDIO_REGISTER_MODE_MISSING, 2000000,
+					look.list, DMM_PAGE, 1, serve_list);
+
+	for (i = 0; i < ARRAY_SIZE(todo); i++) {
+		ASSERT_EQ(0, pthread_create(&thread[i], NULL, todo[i], &look));
+		usleep(500000);
+	}
+	for (i = 0; i < ARRAY_SIZE(todo); i++)
+		ASSERT_EQ(0, pthread_join(thread[i], &result[i]));
+	EXPECT_LT(0, (long)result[0]);
+	EXPECT_EQ(0, (long)result[1]);
+	EXPECT_EQ(-ENOENT, look.result);
+	EXPECT_TRUE(dmm_pool_gone(look.ino));
+
+	uffd_stop_demand_paging(uffd);
+	munmap(look.list, DMM_PAGE);
+	close(look.dir);
+	EXPECT_EQ(0, unlink(look.new));
+	free(look.old);
+	free(look.new);
+	free(look.image);
 }
 
 TEST_HARNESS_MAIN
