@@ -164,9 +164,11 @@ static unsigned int dmm_around_copy(struct kvm_dmm_pool *pool,
 		if (dmm_shared_take_over(pool, page)) {
 			dmm_count(pool, DMM_STAT_take_over);
 		} else if (used < got) {
-			page = pages[used++];
-			dmm_shared_copy(region, pool, base + place[i],
-					shared[i], page);
+			page = pages[used];
+			if (dmm_shared_copy(region, pool, base + place[i],
+					    shared[i], page))
+				continue;
+			used++;
 		} else {
 			continue;
 		}

@@ -506,10 +506,6 @@ kvm_pfn_t kvm_dmm_gfn_to_pfn(const struct kvm_memory_slot *slot, gfn_t gfn,
 	r = dmm_resolve(dmm_binding_pool(binding), index, flags, &page, &w);
 	switch (r) {
 	case 0:
-		if (unlikely(PageHWPoison(page))) {
-			put_page(page);
-			return KVM_PFN_ERR_HWPOISON;
-		}
 		if (vcpu)
 			vcpu->stat.generic.dmm_resolved++;
 		if (unlikely(READ_ONCE(binding->failed) == index))
@@ -526,6 +522,8 @@ kvm_pfn_t kvm_dmm_gfn_to_pfn(const struct kvm_memory_slot *slot, gfn_t gfn,
 		return KVM_PFN_ERR_FAULT;
 	case -EINTR:
 		return KVM_PFN_ERR_SIGPENDING;
+	case -EHWPOISON:
+		return KVM_PFN_ERR_HWPOISON;
 	}
 	if (!atomic) {
 		if (vcpu)

@@ -80,7 +80,7 @@ bool dmm_populate_block(struct kvm_dmm_pool *pool, pgoff_t base, gfp_t gfp)
 
 	if (READ_ONCE(pool->nr_fillers))
 		return false;
-	region = dmm_region_get(pool, base, GFP_KERNEL_ACCOUNT);
+	region = dmm_region_get(pool, base);
 	if (!region || !dmm_region_empty(region) ||
 	    dmm_charge(pool, KVM_DMM_REGION_PAGES, DMM_SPARE, NULL, 0))
 		return false;

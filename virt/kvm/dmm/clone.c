@@ -114,7 +114,7 @@ static int dmm_clone_region(struct kvm_dmm_pool *src, struct kvm_dmm_pool *dst,
 	unsigned int nr;
 	u64 *table;
 
-	new = dmm_region_alloc(GFP_KERNEL_ACCOUNT);
+	new = dmm_region_alloc();
 	if (!new)
 		return -EAGAIN;
 	table = new->entry;
@@ -135,7 +135,7 @@ static int dmm_clone_region(struct kvm_dmm_pool *src, struct kvm_dmm_pool *dst,
 	/* Before the source lets go: so all users of a frame can be found. */
 	nr = bitmap_weight(done, KVM_DMM_REGION_PAGES);
 	atomic_long_add(nr, &dst->nr_shared);
-	region = dmm_region_publish(dst, base, new, GFP_NOIO | __GFP_ACCOUNT);
+	region = dmm_region_publish(dst, base, new);
 	if (region == new) {
 		this_cpu_add(dst->stats->count[DMM_STAT_clone], nr);
 	} else {
@@ -173,8 +173,7 @@ static int dmm_clone_own(struct dmm_clone *clone)
 {
 	u64 *entry, e;
 
-	clone->region = dmm_region_get(clone->dst, clone->to,
-				       GFP_KERNEL_ACCOUNT);
+	clone->region = dmm_region_get(clone->dst, clone->to);
 	if (!clone->region)
 		return -ENOMEM;
 	entry = dmm_entry(clone->region, clone->to);
@@ -236,8 +235,7 @@ static int dmm_clone_copy(struct dmm_clone *clone)
 	r = -ENOMEM;
 	if (!copy)
 		goto uncharge;
-	copy_highpage(copy, page);
-	r = dmm_clone_own(clone);
+	r = copy_mc_highpage(copy, page) ? -EHWPOISON : dmm_clone_own(clone);
 	if (r)
 		goto free;
 	dmm_frame_own(clone->dst, copy, clone->to);
@@ -350,7 +348,7 @@ static int dmm_clone_range(struct kvm_dmm_pool *src, pgoff_t from,
 {
 	DECLARE_BITMAP(rest, KVM_DMM_REGION_PAGES);
 	unsigned int k;
-	pgoff_t i, n;
+	pgoff_t i, n, next;
 	bool fast;
 	int r;
 
@@ -360,13 +358,17 @@ static int dmm_clone_range(struct kvm_dmm_pool *src, pgoff_t from,
 		if (fatal_signal_pending(current))
 			return -EINTR;
 		cond_resched();
-		n = min(nr - i, KVM_DMM_REGION_PAGES -
-			((from + i) & (KVM_DMM_REGION_PAGES - 1)));
-		if (!dmm_region(src, from + i) &&
-		    !READ_ONCE(src->nr_fillers)) {
+		next = from + i;
+		if (!READ_ONCE(src->nr_fillers) &&
+		    !kvm_dmm_next_region(src, &next, from + nr - 1))
+			next = from + nr;
+		n = next - (from + i);
+		if (n) {
 			dmm_drop_range(dst, to + i, to + i + n - 1);
 			continue;
 		}
+		n = min(nr - i, KVM_DMM_REGION_PAGES -
+			((from + i) & (KVM_DMM_REGION_PAGES - 1)));
 		bitmap_zero(rest, KVM_DMM_REGION_PAGES);
 		if (!fast || n < KVM_DMM_REGION_PAGES ||
 		    dmm_region(dst, to + i) ||
@@ -396,7 +398,8 @@ static int dmm_clone_range(struct kvm_dmm_pool *src, pgoff_t from,
  * Context: May sleep.
  * Return: Number of bytes; -EINVAL: not aligned, overlapping, or beyond the end
  *	of the source; -EOPNOTSUPP: FIDEDUPERANGE; -ENOSPC: what has to be copied
- *	or fetched does not fit below the limit of its pool; -ENOMEM; -EINTR; or
+ *	or fetched does not fit below the limit of its pool; -ENOMEM; -EINTR;
+ *	-EIO: the memory of a page that has to be copied has failed; or
  *	the error of a policy that has the content.
  */
 loff_t dmm_remap_file_range(struct file *file_in, loff_t pos_in,
@@ -431,5 +434,7 @@ unlock:
 	unlock_two_nondirectories(in, out);
 	if (r == -ENOMEM && dmm_used(dst) >= dmm_max(dst))
 		r = -ENOSPC;
+	if (r == -EHWPOISON)
+		r = -EIO;
 	return r ?: len;
 }

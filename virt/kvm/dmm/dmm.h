@@ -311,14 +311,12 @@ static inline u64 dmm_batch_entry(struct kvm_dmm_batch *batch,
 
 /* map.c: regions, busy bits */
 struct kvm_dmm_region *dmm_region(struct kvm_dmm_pool *pool, pgoff_t index);
-struct kvm_dmm_region *dmm_region_get(struct kvm_dmm_pool *pool, pgoff_t index,
-				      gfp_t gfp);
-struct kvm_dmm_region *dmm_region_alloc(gfp_t gfp);
+struct kvm_dmm_region *dmm_region_get(struct kvm_dmm_pool *pool, pgoff_t index);
+struct kvm_dmm_region *dmm_region_alloc(void);
 void dmm_region_free(struct kvm_dmm_region *region);
 struct kvm_dmm_region *dmm_region_publish(struct kvm_dmm_pool *pool,
 					  pgoff_t index,
-					  struct kvm_dmm_region *region,
-					  gfp_t gfp);
+					  struct kvm_dmm_region *region);
 void dmm_regions_free(struct kvm_dmm_pool *pool);
 int dmm_wait(struct kvm_dmm_pool *pool, u64 *entry, int state);
 int kvm_dmm_map_init(void);
@@ -424,8 +422,8 @@ struct page *dmm_shared_join(struct kvm_dmm_shared *shared,
 int dmm_shared_matches(struct kvm_dmm_shared *shared, struct page *page);
 bool dmm_shared_take_over(struct kvm_dmm_pool *pool, struct page *page);
 bool dmm_shared_makes_room(struct kvm_dmm_pool *pool, struct page *page);
-void dmm_shared_copy(struct kvm_dmm_region *region, struct kvm_dmm_pool *pool,
-		     pgoff_t index, struct page *shared, struct page *page);
+int dmm_shared_copy(struct kvm_dmm_region *region, struct kvm_dmm_pool *pool,
+		    pgoff_t index, struct page *shared, struct page *page);
 void dmm_shared_leave(struct kvm_dmm_region *region, struct kvm_dmm_pool *pool,
 		      pgoff_t index, struct page *page);
 int dmm_unshare(struct kvm_dmm_pool *pool, bool foreign);

@@ -265,7 +265,8 @@ int kvm_dmm_batch_token_shared(struct kvm_dmm_batch *batch,
 	if (max && !policy->ops->dup_token)
 		return -EOPNOTSUPP;
 	max = min(max, DMM_EVICT_USERS);
-	places = kvmalloc_array(max, sizeof(*places), GFP_NOIO);
+	places = kvmalloc_array(max, sizeof(*places),
+				GFP_NOIO | __GFP_NORETRY | __GFP_NOWARN);
 	if (max && !places)
 		return -ENOMEM;
 

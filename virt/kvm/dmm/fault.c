@@ -34,6 +34,31 @@ static int dmm_fault_state(struct dmm_fault *fault)
 	return fault->flags & DMM_INTR ? TASK_INTERRUPTIBLE : TASK_KILLABLE;
 }
 
+/* The host or a control group is short: do what the pool can, so often. */
+static int dmm_fault_room(struct dmm_fault *fault, unsigned int *tries)
+{
+	if (fault->flags & DMM_NOWAIT)
+		return -EBUSY;
+	if (fault->flags & DMM_SPARE || (*tries)++ == DMM_HOST_TRIES)
+		return -ENOMEM;
+	return dmm_host_room(fault->pool, dmm_fault_state(fault));
+}
+
+/* Make the region of @fault, the first that touches anything in it. */
+static int dmm_fault_region(struct dmm_fault *fault)
+{
+	unsigned int tries = 0;
+	int r;
+
+	do {
+		fault->region = dmm_region_get(fault->pool, fault->index);
+		if (fault->region)
+			return 0;
+		r = dmm_fault_room(fault, &tries);
+	} while (!r);
+	return r;
+}
+
 /*
  * Get a page for @fault, with DMM_* besides its own, charged and allocated before
  * the entry is locked: both may sleep for long.
@@ -53,13 +78,7 @@ static struct page *dmm_fault_alloc(struct dmm_fault *fault, bool zero,
 		page = dmm_frame_alloc(zero);
 		if (page)
 			return page;
-		/* The host or a control group is short: do what the pool can. */
-		if (fault->flags & DMM_NOWAIT)
-			r = -EBUSY;
-		else if (fault->flags & DMM_SPARE || tries++ == DMM_HOST_TRIES)
-			r = -ENOMEM;
-		else
-			r = dmm_host_room(fault->pool, dmm_fault_state(fault));
+		r = dmm_fault_room(fault, &tries);
 	} while (!r);
 	dmm_uncharge(fault->pool, 1);
 	return ERR_PTR(r);
@@ -273,7 +292,13 @@ static int dmm_fault_cow(struct dmm_fault *fault, struct page **pagep)
 	}
 	if (fault->e & DMM_CACHED)
 		dmm_fault_unmap(fault);
-	dmm_shared_copy(fault->region, fault->pool, fault->index, shared, page);
+	r = dmm_shared_copy(fault->region, fault->pool, fault->index, shared,
+			    page);
+	if (r) {
+		dmm_unlock(fault->region, fault->entry, fault->e);
+		dmm_fault_free(fault, page);
+		return r;
+	}
 install:
 	dmm_fault_install(fault, page, dmm_mk_frame(page_to_pfn(page)));
 	*pagep = page;
@@ -554,6 +579,7 @@ static int dmm_resolve_once(struct dmm_fault *fault, struct page **page)
  *	-EBUSY: with DMM_NOWAIT: would have to wait.
  *	-EINTR: a signal ended a wait.
  *	-ENOMEM: the pool is at its limit or the host has no memory.
+ *	-EHWPOISON: the memory has failed, and the content is lost.
  *	Other errors are those of a policy that has the content.
  */
 int dmm_resolve(struct kvm_dmm_pool *pool, pgoff_t index, unsigned int flags,
@@ -577,9 +603,9 @@ int dmm_resolve(struct kvm_dmm_pool *pool, pgoff_t index, unsigned int flags,
 			*page = NULL;
 			return 0;
 		}
-		fault.region = dmm_region_get(pool, index, GFP_KERNEL_ACCOUNT);
-		if (!fault.region)
-			return -ENOMEM;
+		r = dmm_fault_region(&fault);
+		if (r)
+			return r;
 	}
 	fault.entry = dmm_entry(fault.region, index);
 
@@ -596,6 +622,11 @@ int dmm_resolve(struct kvm_dmm_pool *pool, pgoff_t index, unsigned int flags,
 				     dmm_fault_state(&fault)) ?: -EAGAIN;
 		}
 	} while (r == -EAGAIN);
+	/* Who has the page locked looks once more. */
+	if (!r && !(flags & DMM_DETACH) && *page && unlikely(PageHWPoison(*page))) {
+		put_page(*page);
+		r = -EHWPOISON;
+	}
 
 	dmm_count(pool, DMM_STAT_fault);
 	trace_kvm_dmm_fault(pool, index, fault.e, flags, r);
@@ -688,6 +719,8 @@ int dmm_populate(struct kvm_dmm_pool *pool, pgoff_t first, pgoff_t last)
 
 	/* Do not take the last page of the host just to find it too small. */
 	if (last - first >= atomic_long_read(&pool->resident) +
+			    atomic_long_read(&pool->nr_shared) +
+			    atomic_long_read(&pool->nr_tokens) +
 			    si_mem_available())
 		return -ENOMEM;
 

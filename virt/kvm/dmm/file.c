@@ -82,12 +82,17 @@ static vm_fault_t __dmm_vm_resolve(struct vm_fault *vmf, unsigned int flags,
 		 */
 		r = dmm_resolve(pool, vmf->pgoff, flags, &page, NULL);
 	}
+	if (r == -EHWPOISON)
+		return VM_FAULT_HWPOISON;
 	/* Not VM_FAULT_OOM: it would call the OOM killer; see DMM_GFP. */
 	if (r)
 		return VM_FAULT_SIGBUS;
 
 	lock_page(page);
-	/* The kernel would take it out of the page cache, where it is not. */
+	/*
+	 * It has failed since dmm_resolve() has looked.  The kernel would take it
+	 * out of the page cache, where it is not.
+	 */
 	if (unlikely(PageHWPoison(page))) {
 		ret = VM_FAULT_HWPOISON;
 		goto put;
@@ -199,10 +204,6 @@ static ssize_t dmm_read_iter(struct kiocb *iocb, struct iov_iter *to)
 			 (size_t)min_t(loff_t, left, PAGE_SIZE));
 		r = dmm_resolve(pool, iocb->ki_pos >> PAGE_SHIFT,
 				DMM_PEEK | DMM_INTR | DMM_PROCESS, &page, NULL);
-		if (!r && page && unlikely(PageHWPoison(page))) {
-			put_page(page);
-			r = -EIO;
-		}
 		if (r) {
 			/* Made smaller meanwhile: this is the end. */
 			if (iocb->ki_pos >= i_size_read(&pool->inode))
@@ -224,13 +225,21 @@ static ssize_t dmm_read_iter(struct kiocb *iocb, struct iov_iter *to)
 		cond_resched();
 	}
 	file_accessed(iocb->ki_filp);
+	if (r == -EHWPOISON)
+		r = -EIO;
 	return done ?: r;
 }
 
-/* As a file system that is full says it. */
+/* As a file system says it that is full, or whose disk has failed. */
 static int dmm_write_errno(int r)
 {
-	return r == -ENOMEM ? -ENOSPC : r;
+	switch (r) {
+	case -ENOMEM:
+		return -ENOSPC;
+	case -EHWPOISON:
+		return -EIO;
+	}
+	return r;
 }
 
 static ssize_t dmm_write(struct kvm_dmm_pool *pool, struct kiocb *iocb,
@@ -301,6 +310,17 @@ static loff_t dmm_last_end(loff_t size)
 	       round_up(size, PAGE_SIZE);
 }
 
+/*
+ * Is there nothing?  An entry that is busy is about to have something, or is in
+ * the middle of a change of what it has.
+ */
+static bool dmm_is_hole(struct kvm_dmm_pool *pool, pgoff_t index)
+{
+	struct kvm_dmm_region *region = dmm_region(pool, index);
+
+	return !region || !(READ_ONCE(*dmm_entry(region, index)) & ~DMM_CACHED);
+}
+
 /* Zero a part of a page, if it has anything. */
 static int dmm_zero_part(struct kvm_dmm_pool *pool, loff_t start, loff_t end)
 {
@@ -308,11 +328,12 @@ static int dmm_zero_part(struct kvm_dmm_pool *pool, loff_t start, loff_t end)
 	struct page *page;
 	int r;
 
-	if (start >= end || kvm_dmm_peek(pool, index, NULL) == KVM_DMM_ABSENT)
+	if (start >= end ||
+	    (dmm_is_hole(pool, index) && !READ_ONCE(pool->nr_fillers)))
 		return 0;
 	r = dmm_resolve(pool, index, DMM_WRITE | DMM_INTR, &page, NULL);
 	if (r)
-		return r;
+		return r == -EHWPOISON ? -EIO : r;
 	memzero_page(page, offset_in_page(start), end - start);
 	put_page(page);
 	return 0;
@@ -346,7 +367,8 @@ static int dmm_zero_range(struct kvm_dmm_pool *pool, loff_t start, loff_t end)
  *
  * Context: May sleep.
  * Return: 0; -ENOSPC, -ENOMEM, -EINTR: a static pool cannot be filled, and
- *	keeps its size.
+ *	keeps its size; -EIO, or the error of a policy: the last page that stays
+ *	cannot be had, to zero what is behind the end.
  */
 int dmm_set_size(struct kvm_dmm_pool *pool, loff_t size)
 {
@@ -437,8 +459,10 @@ static loff_t dmm_seek(struct kvm_dmm_pool *pool, loff_t offset, bool data)
 				return -ENXIO;
 			index = next;
 		}
-		if ((kvm_dmm_peek(pool, index, NULL) != KVM_DMM_ABSENT) == data)
+		if (dmm_is_hole(pool, index) != data)
 			break;
+		if (fatal_signal_pending(current))
+			return -EINTR;
 		cond_resched();
 	}
 	if (index >= dmm_pages(pool))

@@ -12,6 +12,10 @@
 
 static struct kmem_cache *dmm_region_cache;
 
+/* As DMM_GFP of frame.c: nobody is killed for it. */
+#define DMM_MAP_GFP	(GFP_KERNEL_ACCOUNT | __GFP_RETRY_MAYFAIL | \
+			 __GFP_NOWARN)
+
 /**
  * dmm_region - find the region of a page offset
  * @pool: the pool
@@ -27,18 +31,18 @@ struct kvm_dmm_region *dmm_region(struct kvm_dmm_pool *pool, pgoff_t index)
 
 /**
  * dmm_region_alloc - make a region that nobody knows yet
- * @gfp: for the allocation
  *
+ * Context: May sleep.
  * Return: The region, all absent, or NULL without memory.
  */
-struct kvm_dmm_region *dmm_region_alloc(gfp_t gfp)
+struct kvm_dmm_region *dmm_region_alloc(void)
 {
 	struct kvm_dmm_region *region;
 
-	region = kmem_cache_zalloc(dmm_region_cache, gfp);
+	region = kmem_cache_zalloc(dmm_region_cache, DMM_MAP_GFP);
 	if (!region)
 		return NULL;
-	region->entry = (u64 *)get_zeroed_page(gfp);
+	region->entry = (u64 *)get_zeroed_page(DMM_MAP_GFP);
 	if (!region->entry) {
 		kmem_cache_free(dmm_region_cache, region);
 		return NULL;
@@ -61,20 +65,18 @@ void dmm_region_free(struct kvm_dmm_region *region)
  * @pool: the pool
  * @index: page offset
  * @region: the region, from dmm_region_alloc()
- * @gfp: for the allocation
  *
- * Context: As @gfp allows.
+ * Context: May sleep, but not reclaim through policies.
  * Return: @region; that of somebody else who came first; NULL without memory.
  */
 struct kvm_dmm_region *dmm_region_publish(struct kvm_dmm_pool *pool,
 					  pgoff_t index,
-					  struct kvm_dmm_region *region,
-					  gfp_t gfp)
+					  struct kvm_dmm_region *region)
 {
 	struct kvm_dmm_region *old;
 
 	old = xa_cmpxchg(&pool->regions, index >> DMM_REGION_SHIFT, NULL,
-			 region, gfp);
+			 region, DMM_MAP_GFP & ~__GFP_FS & ~__GFP_IO);
 	if (!old)
 		return region;
 	return xa_is_err(old) ? NULL : old;
@@ -84,13 +86,11 @@ struct kvm_dmm_region *dmm_region_publish(struct kvm_dmm_pool *pool,
  * dmm_region_get - find or make the region of a page offset
  * @pool: the pool
  * @index: page offset
- * @gfp: for the allocation
  *
- * Context: As @gfp allows.
+ * Context: May sleep.
  * Return: The region, or NULL without memory.
  */
-struct kvm_dmm_region *dmm_region_get(struct kvm_dmm_pool *pool, pgoff_t index,
-				      gfp_t gfp)
+struct kvm_dmm_region *dmm_region_get(struct kvm_dmm_pool *pool, pgoff_t index)
 {
 	struct kvm_dmm_region *region, *new;
 
@@ -98,10 +98,10 @@ struct kvm_dmm_region *dmm_region_get(struct kvm_dmm_pool *pool, pgoff_t index,
 	if (likely(region))
 		return region;
 
-	new = dmm_region_alloc(gfp);
+	new = dmm_region_alloc();
 	if (!new)
 		return NULL;
-	region = dmm_region_publish(pool, index, new, gfp);
+	region = dmm_region_publish(pool, index, new);
 	if (region != new)
 		dmm_region_free(new);
 	return region;

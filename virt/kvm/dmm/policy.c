@@ -509,11 +509,11 @@ void dmm_eject_work(struct work_struct *work)
 /*
  * The error of an access.  To the core -EAGAIN and -EBUSY mean that an entry is
  * busy or has changed, and -EINTR that there is a signal: who gets it tries
- * again, without end if there is none.
+ * again, without end if there is none.  -EHWPOISON is for frames.
  */
 static int dmm_policy_error(int r)
 {
-	if (r == -EAGAIN || r == -EBUSY ||
+	if (r == -EAGAIN || r == -EBUSY || r == -EHWPOISON ||
 	    (r == -EINTR && !signal_pending(current)))
 		return -EIO;
 	return dmm_errno(r);

@@ -17,6 +17,9 @@
 static struct kmem_cache *dmm_shared_cache;
 static struct kmem_cache *dmm_user_cache;
 
+/* With entries busy: no effort for long, and nobody is killed for it. */
+#define DMM_SHARED_GFP	(GFP_NOIO | __GFP_NORETRY | __GFP_NOWARN)
+
 static int dmm_user_cmp(struct kvm_dmm_pool *pool, pgoff_t index,
 			const struct dmm_user *user)
 {
@@ -72,7 +75,8 @@ struct dmm_user *dmm_user_find(struct kvm_dmm_shared *shared,
 
 static struct dmm_user *dmm_user_alloc(struct kvm_dmm_pool *pool, pgoff_t index)
 {
-	struct dmm_user *user = kmem_cache_alloc(dmm_user_cache, GFP_NOIO);
+	struct dmm_user *user = kmem_cache_alloc(dmm_user_cache,
+						 DMM_SHARED_GFP);
 
 	if (user) {
 		user->pool = pool;
@@ -122,7 +126,8 @@ static bool dmm_may_join(struct kvm_dmm_shared *shared,
 	bool ok = true;
 
 	lockdep_assert_held(&shared->lock);
-	if (shared->mixed || !dmm_same_domain(pool, shared->charged))
+	if (shared->mixed || PageHWPoison(shared->page) ||
+	    !dmm_same_domain(pool, shared->charged))
 		return false;
 	if (!shared->nr_kin || family == pool->family)
 		return true;
@@ -161,7 +166,7 @@ static bool dmm_same_content(struct page *a, struct page *b)
  * For kvm_dmm_batch_handle(), and to look at the content.
  *
  * Context: Any; does not sleep.
- * Return: The frame, or NULL.
+ * Return: The frame, or NULL; also if its memory has failed.
  */
 struct page *kvm_dmm_batch_add_shared(struct kvm_dmm_batch *batch,
 				      pgoff_t index)
@@ -170,7 +175,7 @@ struct page *kvm_dmm_batch_add_shared(struct kvm_dmm_batch *batch,
 	u64 e = READ_ONCE(*entry);
 
 	if (e & DMM_BUSY || dmm_kind(e) != KVM_DMM_SHARED ||
-	    !dmm_trylock(batch->region, entry, e))
+	    PageHWPoison(dmm_page(e)) || !dmm_trylock(batch->region, entry, e))
 		return NULL;
 	dmm_batch_insert(batch, index);
 	return dmm_page(e);
@@ -257,7 +262,7 @@ static struct page *dmm_shared_get_page(struct kvm_dmm_shared *shared)
 static struct kvm_dmm_shared *dmm_shared_alloc(struct kvm_dmm_pool *pool)
 {
 	struct kvm_dmm_shared *shared = kmem_cache_zalloc(dmm_shared_cache,
-							  GFP_NOIO);
+							  DMM_SHARED_GFP);
 
 	if (!shared)
 		return NULL;
@@ -393,7 +398,8 @@ struct page *dmm_shared_join(struct kvm_dmm_shared *shared,
  * @page: a page that nobody can write to
  *
  * Context: Any.
- * Return: 0; -ESTALE: the handle is dead; -EINVAL: it has other content.
+ * Return: 0; -ESTALE: the handle is dead; -EINVAL: it has other content, or its
+ *	memory has failed.
  */
 int dmm_shared_matches(struct kvm_dmm_shared *shared, struct page *page)
 {
@@ -403,7 +409,7 @@ int dmm_shared_matches(struct kvm_dmm_shared *shared, struct page *page)
 	other = dmm_shared_get_page(shared);
 	if (!other)
 		return -ESTALE;
-	same = dmm_same_content(other, page);
+	same = !PageHWPoison(other) && dmm_same_content(other, page);
 	put_page(other);
 	return same ? 0 : -EINVAL;
 }
@@ -689,14 +695,18 @@ void dmm_shared_leave(struct kvm_dmm_region *region, struct kvm_dmm_pool *pool,
  *	@page afterwards
  * @shared: its shared frame
  * @page: the copy, charged to @pool
+ *
+ * Return: 0; -EHWPOISON: the memory has failed, and nothing was done.
  */
-void dmm_shared_copy(struct kvm_dmm_region *region, struct kvm_dmm_pool *pool,
-		     pgoff_t index, struct page *shared, struct page *page)
+int dmm_shared_copy(struct kvm_dmm_region *region, struct kvm_dmm_pool *pool,
+		    pgoff_t index, struct page *shared, struct page *page)
 {
-	copy_highpage(page, shared);
+	if (PageHWPoison(shared) || copy_mc_highpage(page, shared))
+		return -EHWPOISON;
 	dmm_shared_leave(region, pool, index, shared);
 	dmm_count(pool, DMM_STAT_cow);
 	trace_kvm_dmm_cow(pool, index, page_to_pfn(page));
+	return 0;
 }
 
 /* Is the frame of a busy entry to be separated?  See dmm_unshare(). */
@@ -745,6 +755,11 @@ int dmm_unshare(struct kvm_dmm_pool *pool, bool foreign)
 	u64 e;
 
 	for (index = 0; kvm_dmm_next_region(pool, &index, ULONG_MAX); index++) {
+		if (IS_ALIGNED(index, KVM_DMM_REGION_PAGES)) {
+			if (signal_pending(current))
+				return -EINTR;
+			cond_resched();
+		}
 		kvm_dmm_batch_start(&batch, pool, index);
 		if (!dmm_batch_lock(&batch, index))
 			continue;
@@ -755,14 +770,13 @@ int dmm_unshare(struct kvm_dmm_pool *pool, bool foreign)
 		if (copy) {
 			r = dmm_resolve(pool, index, DMM_WRITE | DMM_INTR,
 					&page, NULL);
-			/* The file was made smaller. */
-			if (r == -EFAULT)
+			/* The file was made smaller, or the content is lost. */
+			if (r == -EFAULT || r == -EHWPOISON)
 				continue;
 			if (r)
 				return r == -ENOMEM ? -ENOSPC : r;
 			put_page(page);
 		}
-		cond_resched();
 	}
 	return 0;
 }

@@ -49,7 +49,7 @@ static long dmm_add_tokens(struct kvm_dmm_policy *policy, pgoff_t first,
 	pgoff_t index;
 	long nr = 0;
 
-	if (!dmm_region_get(pool, first, GFP_KERNEL_ACCOUNT))
+	if (!dmm_region_get(pool, first))
 		return -ENOMEM;
 	kvm_dmm_batch_start(&batch, pool, first);
 	for (index = first; index <= last; index++)

@@ -78,7 +78,7 @@ static const struct {
 } wrong[] = {
 	{ -EIO, -EIO }, { -EPERM, -EPERM }, { -ENOENT, -ENOENT },
 	{ -ENOMEM, -ENOMEM }, { -EFAULT, -EFAULT }, { -EEXIST, -EEXIST },
-	{ -ENOSPC, -ENOSPC }, { -ESTALE, -ESTALE }, { -EHWPOISON, -EHWPOISON },
+	{ -ENOSPC, -ENOSPC }, { -ESTALE, -ESTALE }, { -EHWPOISON, -EIO },
 	{ -EAGAIN, -EIO }, { -EBUSY, -EIO }, { -EINTR, -EIO },
 	{ -EHWPOISON - 1, -EIO }, { -512 /* ERESTARTSYS */, -EIO },
 	{ -4095 /* MAX_ERRNO */, -EIO }, { INT_MIN, -EIO }, { 1, -EIO },
@@ -231,6 +231,9 @@ DMM_TEST(bad, fill)
 	}
 	dmm_mem_free(&other);
 	EXPECT_EQ(0, dmm_pool_get(self->ino, "stats/eject"));
+	/* What is left of a page with a hole in it is what the policy has. */
+	ASSERT_EQ(0, fallocate(self->mem.fd, PUNCH, 8, 8));
+	EXPECT_EQ(SIZE, dmm_pool_get(self->ino, "resident_bytes"));
 	dmm_guest_fill(self->guest, DMM_GPA, 1, 1);
 	bad_recover(_metadata, self->guest, self->ino);
 }

@@ -170,6 +170,43 @@ DMM_TEST(charge, group_at_limit_with_backing)
 	unlink(path);
 }
 
+/*
+ * The map takes memory, too, a page for each 2 MiB that are touched, and gives
+ * none back: the group's limit ends that with an error.  Not just once: so it is
+ * the map that finds no room, not only what is in it.
+ */
+DMM_TEST(charge, map_at_limit)
+{
+	struct dmm_mem mem = dmm_mem_create_exact(DMM_PAGE);
+	const uint64_t blocks = 4096;
+	char pid[16];
+	int status, failed = 0;
+	pid_t child;
+	uint64_t i;
+
+	if (!make_group())
+		SKIP(return, "no memory control groups");
+	ASSERT_EQ(0, write_string(GROUP "/memory.max", "4M"));
+	ASSERT_EQ(0, ftruncate(mem.fd, blocks * DMM_BLOCK));
+	child = fork();
+	if (!child) {
+		snprintf(pid, sizeof(pid), "%d", getpid());
+		if (write_string(GROUP "/cgroup.procs", pid))
+			_exit(1);
+		for (i = 0; i < blocks && failed < 8; i++) {
+			if (pwrite(mem.fd, "", 1, i * DMM_BLOCK) == 1)
+				continue;
+			if (errno != ENOSPC || !i)
+				_exit(2);
+			failed++;
+		}
+		_exit(failed < 8 ? 3 : 0);
+	}
+	ASSERT_EQ(child, waitpid(child, &status, 0));
+	EXPECT_EQ(0, status);
+	dmm_mem_free(&mem);
+}
+
 /* What a worker gets for a guest is paid for by the VMM's group. */
 DMM_TEST(charge, group_of_guest)
 {

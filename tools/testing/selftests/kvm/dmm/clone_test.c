@@ -3,6 +3,7 @@
  * Clones of memory files: FICLONE and FICLONERANGE.
  */
 #include <linux/fs.h>
+#include <sched.h>
 #include <sys/ioctl.h>
 #include <sys/uio.h>
 
@@ -615,6 +616,69 @@ DMM_TEST(clone, under_load)
 	}
 	for (i = 0; i < 4; i++)
 		dmm_mem_free(&copy[i]);
+}
+
+/**
+ * struct writer - writes to a clone as soon as it has anything
+ * @fd: of the clone
+ * @last: mapping of the last page of its first 2 MiB, and of others behind it
+ */
+struct writer {
+	int fd;
+	uint64_t *last;
+};
+
+static void *write_to_clone(void *arg)
+{
+	struct sched_param param = { .sched_priority = 1 };
+	struct writer *writer = arg;
+	uint64_t word;
+
+	/* So it comes between, on a kernel that preempts itself. */
+	pthread_setschedparam(pthread_self(), SCHED_FIFO, &param);
+	do {
+		usleep(50);
+		if (pread(writer->fd, &word, 8, DMM_BLOCK - DMM_PAGE) != 8)
+			return NULL;
+	} while (!word);
+	*(volatile uint64_t *)writer->last = 5;
+	return NULL;
+}
+
+/* A clone is written before the source has got all of its entries back. */
+DMM_TEST(clone, used_at_once)
+{
+	const uint64_t pages = DMM_BLOCK / DMM_PAGE;
+	struct writer writer;
+	struct dmm_mem copy;
+	pthread_t thread;
+	uint64_t i, k;
+
+	for (i = 0; i < 100; i++) {
+		dmm_guest_fill(self->guest, DMM_GPA, pages, i + 1);
+		copy = empty();
+		writer.fd = copy.fd;
+		writer.last = mmap(NULL, SIZE / 2, PROT_READ | PROT_WRITE,
+				   MAP_SHARED, copy.fd, DMM_BLOCK - DMM_PAGE);
+		ASSERT_NE(MAP_FAILED, writer.last);
+		/* There are page tables, but nothing that is to be cloned. */
+		EXPECT_EQ(0, writer.last[WORDS]);
+		ASSERT_EQ(0, pthread_create(&thread, NULL, write_to_clone,
+					    &writer));
+		/* At another moment each time. */
+		usleep(1000);
+		for (k = 0; k < i * 500; k++)
+			cpu_relax();
+		ASSERT_EQ(0, reflink(&copy, &self->mem));
+		ASSERT_EQ(0, pthread_join(thread, NULL));
+		ASSERT_EQ(5, writer.last[0]);
+		ASSERT_EQ(0, dmm_guest_bad_pages(self->guest, DMM_GPA, pages,
+						 i + 1));
+		ASSERT_EQ(0, dmm_bad_pages(copy.hva, 0, pages - 1, i + 1));
+		ASSERT_TRUE(dmm_pool_ok(self->mem.ino));
+		ASSERT_EQ(0, munmap(writer.last, SIZE / 2));
+		dmm_mem_free(&copy);
+	}
 }
 
 /* Many clones, all writing. */

@@ -3,6 +3,8 @@
  * Guest memory as a file of the host: processes that map it, advice, direct
  * I/O, pins.
  */
+#include <linux/fs.h>
+#include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
@@ -247,14 +249,30 @@ static bool poison(char *addr)
 			      strlen(buf)) != -ENOENT;
 }
 
+/* Touch or write a page of lost memory: what the signal says, or 0. */
+static int poison_signal(volatile char *addr, bool write)
+{
+	struct sigaction action = { .sa_sigaction = on_poison,
+				    .sa_flags = SA_SIGINFO };
+
+	poison_code = 0;
+	sigaction(SIGBUS, &action, NULL);
+	if (!sigsetjmp(poison_jump, 1)) {
+		if (write)
+			*addr = 1;
+		else
+			(void)*addr;
+	}
+	signal(SIGBUS, SIG_DFL);
+	return poison_code;
+}
+
 /*
  * The memory has lost a page: who touches it is told so, it goes nowhere, and all
  * else is as before.
  */
 DMM_TEST(host, poisoned)
 {
-	struct sigaction action = { .sa_sigaction = on_poison,
-				    .sa_flags = SA_SIGINFO };
 	char *hva = self->mem.hva, *other;
 	unsigned long ino = self->mem.ino;
 	char c;
@@ -270,11 +288,7 @@ DMM_TEST(host, poisoned)
 	other = mmap(NULL, SIZE, PROT_READ | PROT_WRITE, MAP_SHARED,
 		     self->mem.fd, 0);
 	ASSERT_NE(MAP_FAILED, other);
-	ASSERT_EQ(0, sigaction(SIGBUS, &action, NULL));
-	if (!sigsetjmp(poison_jump, 1))
-		c = *(volatile char *)(other + 3 * DMM_PAGE);
-	EXPECT_EQ(BUS_MCEERR_AR, poison_code);
-	signal(SIGBUS, SIG_DFL);
+	EXPECT_EQ(BUS_MCEERR_AR, poison_signal(other + 3 * DMM_PAGE, false));
 	EXPECT_EQ(-1, pread(self->mem.fd, &c, 1, 3 * DMM_PAGE));
 	EXPECT_EQ(EIO, errno);
 	if (dmm_policy_loaded("test-token")) {
@@ -288,6 +302,50 @@ DMM_TEST(host, poisoned)
 	EXPECT_EQ(0, dmm_bad_pages(other, 0, PAGES, 1));
 	EXPECT_EQ(0, dmm_guest_bad_pages(self->guest, DMM_GPA, PAGES, 1));
 	ASSERT_EQ(0, munmap(other, SIZE));
+}
+
+/* Nor does a copy of what was lost come to be. */
+DMM_TEST(host, poisoned_not_copied)
+{
+	struct dmm_mem clone = dmm_mem_create_exact(SIZE);
+	struct file_clone_range range = {
+		.src_fd = self->mem.fd,
+		.src_offset = 5 * DMM_PAGE,
+		.src_length = DMM_PAGE,
+	};
+	char *hva = self->mem.hva;
+	char c = 1;
+
+	dmm_mem_exact(&self->mem);
+	dmm_fill(hva, 0, PAGES, 1);
+	/* Page 3 is shared, and page 5 is not. */
+	ASSERT_EQ(0, ioctl(clone.fd, FICLONE, self->mem.fd));
+	ASSERT_EQ(0, fallocate(self->mem.fd, PUNCH, 5 * DMM_PAGE, DMM_PAGE));
+	dmm_fill(hva + 5 * DMM_PAGE, 5, 1, 1);
+	c = *(volatile char *)(hva + 3 * DMM_PAGE);
+	if (!poison(hva + 3 * DMM_PAGE) || !poison(hva + 5 * DMM_PAGE))
+		SKIP(return, "no handling of memory failures");
+
+	EXPECT_EQ(BUS_MCEERR_AR, poison_signal(hva + 3 * DMM_PAGE, true));
+	EXPECT_EQ(BUS_MCEERR_AR, poison_signal(clone.hva + 3 * DMM_PAGE, false));
+	EXPECT_EQ(-1, pwrite(self->mem.fd, &c, 1, 3 * DMM_PAGE));
+	EXPECT_EQ(EIO, errno);
+	EXPECT_EQ(-1, pwrite(self->mem.fd, &c, 1, 5 * DMM_PAGE));
+	EXPECT_EQ(EIO, errno);
+	EXPECT_EQ(-1, fallocate(clone.fd, PUNCH, 3 * DMM_PAGE, 8));
+	EXPECT_EQ(EIO, errno);
+	EXPECT_EQ(-1, ftruncate(clone.fd, 3 * DMM_PAGE + 8));
+	EXPECT_EQ(EIO, errno);
+	EXPECT_EQ(-1, ioctl(clone.fd, FICLONERANGE, &range));
+	EXPECT_EQ(EIO, errno);
+	EXPECT_EQ(SIZE, lseek(clone.fd, 0, SEEK_END));
+
+	ASSERT_EQ(0, fallocate(self->mem.fd, PUNCH, 3 * DMM_PAGE, 3 * DMM_PAGE));
+	dmm_fill(hva + 3 * DMM_PAGE, 3, 3, 1);
+	EXPECT_EQ(0, dmm_bad_pages(hva, 0, PAGES, 1));
+	EXPECT_EQ(0, dmm_bad_pages(clone.hva, 0, 3, 1));
+	EXPECT_EQ(0, dmm_bad_pages(clone.hva + 4 * DMM_PAGE, 4, PAGES - 4, 1));
+	dmm_mem_free(&clone);
 }
 
 DMM_TEST(host, mprotect_and_mremap)
