@@ -11,7 +11,6 @@
  * else goes page by page.
  */
 #include <linux/fs.h>
-#include <linux/highmem.h>
 #include <linux/mm.h>
 #include <linux/sched/signal.h>
 
@@ -235,7 +234,7 @@ static int dmm_clone_copy(struct dmm_clone *clone)
 	r = -ENOMEM;
 	if (!copy)
 		goto uncharge;
-	r = copy_mc_highpage(copy, page) ? -EHWPOISON : dmm_clone_own(clone);
+	r = dmm_frame_copy(copy, page) ?: dmm_clone_own(clone);
 	if (r)
 		goto free;
 	dmm_frame_own(clone->dst, copy, clone->to);

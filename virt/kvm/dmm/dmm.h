@@ -327,6 +327,7 @@ struct page *dmm_frame_alloc(bool zero);
 struct page *dmm_frame_try_alloc(void);
 unsigned int dmm_frame_alloc_bulk(struct page **pages, unsigned int nr,
 				  bool zero);
+int dmm_frame_copy(struct page *to, struct page *from);
 int kvm_dmm_frame_init(void);
 void kvm_dmm_frame_exit(void);
 void dmm_frame_disown(struct page *page);

@@ -9,7 +9,9 @@
  * or the struct kvm_dmm_shared of a shared one, if it has one: see family.c for
  * those that have none.
  */
+#include <asm/cpufeature.h>
 #include <linux/cpuhotplug.h>
+#include <linux/highmem.h>
 #include <linux/local_lock.h>
 #include <linux/memcontrol.h>
 #include <linux/pagemap.h>
@@ -147,6 +149,28 @@ unsigned int dmm_frame_alloc_bulk(struct page **pages, unsigned int nr,
 			pages[n++] = page + i;
 	}
 	return n;
+}
+
+/**
+ * dmm_frame_copy - copy a frame
+ * @to: a new page
+ * @from: the frame, or what was one, which nobody writes
+ *
+ * Some CPUs go on after a read of memory that has failed without anybody knowing
+ * so far.  Where copy_mc_to_kernel() has a way to use that, they have this
+ * feature; on all others it would be the slower way to do the same.
+ *
+ * Context: Any.
+ * Return: 0; -EHWPOISON: the memory of @from has failed.
+ */
+int dmm_frame_copy(struct page *to, struct page *from)
+{
+	if (PageHWPoison(from))
+		return -EHWPOISON;
+	if (static_cpu_has(X86_FEATURE_ERMS))
+		return copy_mc_highpage(to, from) ? -EHWPOISON : 0;
+	copy_highpage(to, from);
+	return 0;
 }
 
 /**

@@ -701,8 +701,10 @@ void dmm_shared_leave(struct kvm_dmm_region *region, struct kvm_dmm_pool *pool,
 int dmm_shared_copy(struct kvm_dmm_region *region, struct kvm_dmm_pool *pool,
 		    pgoff_t index, struct page *shared, struct page *page)
 {
-	if (PageHWPoison(shared) || copy_mc_highpage(page, shared))
-		return -EHWPOISON;
+	int r = dmm_frame_copy(page, shared);
+
+	if (r)
+		return r;
 	dmm_shared_leave(region, pool, index, shared);
 	dmm_count(pool, DMM_STAT_cow);
 	trace_kvm_dmm_cow(pool, index, page_to_pfn(page));
