@@ -7,7 +7,6 @@
  * ordinary pages of it at once, each freed by itself: taking a block apart later
  * is nothing but changing one entry.
  */
-#include <linux/highmem.h>
 #include <linux/memcontrol.h>
 #include <linux/mm.h>
 #include <linux/sched/mm.h>
@@ -223,10 +222,8 @@ static void dmm_block_copy(struct kvm_dmm_region *region, struct page *block,
 		page = dmm_page(e);
 		if (!get_page_unless_zero(page))
 			continue;
-		if (READ_ONCE(*entry) == e) {
-			copy_highpage(block + i, page);
+		if (READ_ONCE(*entry) == e && !dmm_frame_copy(block + i, page))
 			__set_bit(i, copied);
-		}
 		put_page(page);
 		cond_resched();
 	}
@@ -248,11 +245,16 @@ static bool dmm_block_replace(struct kvm_dmm_pool *pool, pgoff_t base,
 		return false;
 	}
 	same = atomic_read(&batch.region->protects) == protects;
-	for (i = 0; i < KVM_DMM_REGION_PAGES; i++)
-		if (!same || !test_bit(i, copied) ||
-		    !(READ_ONCE(batch.region->entry[i]) & DMM_WP))
-			copy_highpage(block + i,
-				      kvm_dmm_batch_page(&batch, base + i));
+	for (i = 0; i < KVM_DMM_REGION_PAGES; i++) {
+		if (same && test_bit(i, copied) &&
+		    READ_ONCE(batch.region->entry[i]) & DMM_WP)
+			continue;
+		if (dmm_frame_copy(block + i,
+				   kvm_dmm_batch_page(&batch, base + i))) {
+			kvm_dmm_batch_end(&batch);
+			return false;
+		}
+	}
 
 	dmm_block_set(&batch, block);
 	for (i = 0; i < KVM_DMM_REGION_PAGES; i++) {

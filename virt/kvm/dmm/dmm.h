@@ -108,6 +108,8 @@ struct dmm_stats {
  * @bindings: interval tree of the slots bound to this file, by page offset;
  *	protected by @bind_lock
  * @has_blocks: a region was once filled as a block; never cleared
+ * @vm_failed: page offset where a process has waited in vain, or ULONG_MAX: the
+ *	next fault there tells why
  * @zero: page of zeros, mapped for reads of absent memory
  * @resident: frames charged to this pool
  * @compressed: bytes that policies keep for this pool in machine memory
@@ -154,6 +156,7 @@ struct kvm_dmm_pool {
 	struct rw_semaphore bind_lock;
 	struct rb_root_cached bindings;
 	bool has_blocks;
+	pgoff_t vm_failed;
 	struct page *zero;
 
 	atomic_long_t resident ____cacheline_aligned_in_smp;

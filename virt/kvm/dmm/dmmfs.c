@@ -36,6 +36,7 @@ struct dmm_options {
 };
 
 static struct kmem_cache *dmm_pool_cache;
+static struct workqueue_struct *dmm_put_wq;
 static atomic64_t dmm_last_ino = ATOMIC64_INIT(0);
 
 static const struct inode_operations dmm_dir_operations;
@@ -54,8 +55,8 @@ static void dmm_put_work(struct work_struct *work)
 	struct inode *dir = pool->put_dir;
 
 	/* The directory's names have given their references back before. */
-	inode_lock(dir);
-	inode_unlock(dir);
+	inode_lock_shared(dir);
+	inode_unlock_shared(dir);
 	iput(dir);
 	iput(&pool->inode);
 	if (atomic_dec_and_test(&opts->puts))
@@ -73,6 +74,8 @@ static void dmm_put_work(struct work_struct *work)
  *					the file of sysfs is in use
  *	the file goes: wait until	look the path up: wait for the
  *	its sysfs is not in use		directory
+ *
+ * Who may use the directory can keep it locked, so this has a queue of its own.
  */
 static void dmm_put_later(struct inode *dir, struct inode *inode)
 {
@@ -81,7 +84,7 @@ static void dmm_put_later(struct inode *dir, struct inode *inode)
 	ihold(dir);
 	pool->put_dir = dir;
 	atomic_inc(&dmm_options(inode->i_sb)->puts);
-	dmm_queue_work(&pool->put_work);
+	queue_work(dmm_put_wq, &pool->put_work);
 }
 
 static struct inode *dmm_alloc_inode(struct super_block *sb)
@@ -589,15 +592,23 @@ int kvm_dmm_fs_init(void)
 					   dmm_init_once);
 	if (!dmm_pool_cache)
 		return -ENOMEM;
+	r = -ENOMEM;
+	dmm_put_wq = alloc_workqueue("kvm_dmm_put", WQ_UNBOUND, 0);
+	if (!dmm_put_wq)
+		goto free_cache;
 	r = register_filesystem(&dmm_fs_type);
-	if (r)
-		kmem_cache_destroy(dmm_pool_cache);
+	if (!r)
+		return 0;
+	destroy_workqueue(dmm_put_wq);
+free_cache:
+	kmem_cache_destroy(dmm_pool_cache);
 	return r;
 }
 
 void kvm_dmm_fs_exit(void)
 {
 	unregister_filesystem(&dmm_fs_type);
+	destroy_workqueue(dmm_put_wq);
 	/* Inodes are freed after an RCU grace period. */
 	rcu_barrier();
 	kmem_cache_destroy(dmm_pool_cache);

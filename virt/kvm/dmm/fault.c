@@ -269,6 +269,11 @@ static int dmm_fault_cow(struct dmm_fault *fault, struct page **pagep)
 	r = dmm_fault_lock(fault);
 	if (r)
 		return r;
+	/* Before any effort for a copy that there cannot be. */
+	if (unlikely(PageHWPoison(shared))) {
+		dmm_unlock(fault->region, fault->entry, fault->e);
+		return -EHWPOISON;
+	}
 	if (dmm_shared_take_over(fault->pool, shared)) {
 		dmm_count(fault->pool, DMM_STAT_take_over);
 		page = shared;
@@ -701,6 +706,15 @@ bool dmm_current(struct kvm_dmm_pool *pool, pgoff_t index, struct page *page,
 	return dmm_allows(pool, index, page, write);
 }
 
+/* Is there no room for a page, other than for one that is on its way already? */
+static bool dmm_populate_full(struct kvm_dmm_pool *pool, pgoff_t index)
+{
+	struct kvm_dmm_region *region = dmm_region(pool, index);
+
+	return dmm_used(pool) >= dmm_max(pool) &&
+	       !(region && READ_ONCE(*dmm_entry(region, index)) & DMM_BUSY);
+}
+
 /**
  * dmm_populate - make frames of all that is absent in a range
  * @pool: the pool
@@ -708,8 +722,8 @@ bool dmm_current(struct kvm_dmm_pool *pool, pgoff_t index, struct page *page,
  * @last: last page offset
  *
  * Context: May sleep.
- * Return: 0; -EINTR; -ENOSPC: the pool is at its limit; -ENOMEM.  What was
- *	populated stays.
+ * Return: 0; -EINTR; -ENOSPC: the pool is at its limit; -ENOMEM; -EIO.  What
+ *	was populated stays.
  */
 int dmm_populate(struct kvm_dmm_pool *pool, pgoff_t first, pgoff_t last)
 {
@@ -736,12 +750,12 @@ int dmm_populate(struct kvm_dmm_pool *pool, pgoff_t first, pgoff_t last)
 			r = dmm_resolve(pool, index, DMM_WRITE | DMM_EXACT |
 					DMM_NOWAIT | DMM_INTR, &page, NULL);
 			if (r == -EBUSY)
-				r = dmm_used(pool) >= dmm_max(pool) ? -ENOSPC :
+				r = dmm_populate_full(pool, index) ? -ENOSPC :
 				    dmm_resolve(pool, index,
 						DMM_WRITE | DMM_EXACT |
 						DMM_INTR, &page, NULL);
 			if (r)
-				return r;
+				return r == -EHWPOISON ? -EIO : r;
 			put_page(page);
 		}
 		index++;

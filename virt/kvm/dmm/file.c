@@ -23,16 +23,22 @@ static struct kvm_dmm_pool *dmm_file_pool(struct file *file)
 /*
  * Wait for the page of a fault without the lock of the address space.  The next
  * try finds what came in, or the error that this one has no way to tell; the
- * kernel looks for signals in between.
+ * kernel looks for signals in between.  To mlock() each try is the first one, so
+ * it is noted here.
  */
 static vm_fault_t dmm_vm_wait(struct vm_fault *vmf, unsigned int flags)
 {
 	struct file *file = get_file(vmf->vma->vm_file);
+	struct kvm_dmm_pool *pool = dmm_file_pool(file);
 	struct page *page;
+	int r;
 
 	release_fault_lock(vmf);
-	if (!dmm_resolve(dmm_file_pool(file), vmf->pgoff, flags, &page, NULL))
+	r = dmm_resolve(pool, vmf->pgoff, flags, &page, NULL);
+	if (!r)
 		put_page(page);
+	else if (r != -EINTR)
+		WRITE_ONCE(pool->vm_failed, vmf->pgoff);
 	fput(file);
 	return VM_FAULT_RETRY;
 }
@@ -71,7 +77,9 @@ static vm_fault_t __dmm_vm_resolve(struct vm_fault *vmf, unsigned int flags,
 	if (r == -EBUSY) {
 		if (vmf->flags & FAULT_FLAG_RETRY_NOWAIT)
 			return VM_FAULT_RETRY;
-		if (fault_flag_allow_retry_first(vmf->flags)) {
+		if (READ_ONCE(pool->vm_failed) == vmf->pgoff) {
+			WRITE_ONCE(pool->vm_failed, ULONG_MAX);
+		} else if (fault_flag_allow_retry_first(vmf->flags)) {
 			if (vmf->flags & FAULT_FLAG_INTERRUPTIBLE)
 				flags |= DMM_INTR;
 			return dmm_vm_wait(vmf, flags);
@@ -333,7 +341,7 @@ static int dmm_zero_part(struct kvm_dmm_pool *pool, loff_t start, loff_t end)
 		return 0;
 	r = dmm_resolve(pool, index, DMM_WRITE | DMM_INTR, &page, NULL);
 	if (r)
-		return r == -EHWPOISON ? -EIO : r;
+		return r;
 	memzero_page(page, offset_in_page(start), end - start);
 	put_page(page);
 	return 0;
@@ -367,8 +375,8 @@ static int dmm_zero_range(struct kvm_dmm_pool *pool, loff_t start, loff_t end)
  *
  * Context: May sleep.
  * Return: 0; -ENOSPC, -ENOMEM, -EINTR: a static pool cannot be filled, and
- *	keeps its size; -EIO, or the error of a policy: the last page that stays
- *	cannot be had, to zero what is behind the end.
+ *	keeps its size; or the error of a policy: the last page that stays cannot
+ *	be had, to zero what is behind the end.
  */
 int dmm_set_size(struct kvm_dmm_pool *pool, loff_t size)
 {
@@ -378,7 +386,8 @@ int dmm_set_size(struct kvm_dmm_pool *pool, loff_t size)
 
 	if (size < old) {
 		r = dmm_zero_part(pool, size, dmm_last_end(size));
-		if (r)
+		/* Of a page that has failed nobody reads the rest, either. */
+		if (r && r != -EHWPOISON)
 			return r;
 	}
 	/* Before the walk: see dmm_fault_lock(). */
@@ -430,6 +439,8 @@ static long dmm_fallocate(struct file *file, int mode, loff_t offset,
 		goto unlock;
 	if (mode & (FALLOC_FL_PUNCH_HOLE | FALLOC_FL_ZERO_RANGE))
 		r = dmm_zero_range(pool, offset, end);
+	if (r == -EHWPOISON)
+		r = -EIO;
 	if (!r && !(mode & FALLOC_FL_PUNCH_HOLE))
 		r = dmm_populate(pool, offset >> PAGE_SHIFT,
 				 (end - 1) >> PAGE_SHIFT);
@@ -497,7 +508,7 @@ static int dmm_willneed(struct kvm_dmm_pool *pool, pgoff_t first, pgoff_t last)
 				r = dmm_resolve(pool, index, DMM_INTR, &page,
 						NULL);
 				if (r)
-					return r;
+					return r == -EHWPOISON ? -EIO : r;
 				put_page(page);
 			}
 		} while (index++ < last &&

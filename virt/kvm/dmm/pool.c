@@ -674,6 +674,7 @@ static unsigned long dmm_shrink_scan(struct shrinker *shrinker,
 void dmm_pool_init(struct kvm_dmm_pool *pool)
 {
 	pool->max = ULONG_MAX;
+	pool->vm_failed = ULONG_MAX;
 	mutex_init(&pool->limit_mutex);
 	init_waitqueue_head(&pool->wait);
 	INIT_WORK(&pool->margin_work, dmm_margin_work);

@@ -882,6 +882,23 @@ DMM_TEST(restore, share_under_load)
 	}
 }
 
+/* What cannot be had cannot be locked in memory: mlock() ends and says so. */
+DMM_TEST(restore, lock_what_is_lost)
+{
+	char *hva = self->mem.hva;
+
+	ASSERT_EQ(0, set(self, "image", self->image));
+	ASSERT_EQ(0, ftruncate(self->fd, SIZE / 2));
+	EXPECT_EQ(-1, mlock(hva + SIZE / 2, 4 * DMM_PAGE));
+	EXPECT_EQ(ENOMEM, errno);
+	EXPECT_LT(0, get(self, "stats/failed"));
+	EXPECT_EQ(0, munlock(hva + SIZE / 2, 4 * DMM_PAGE));
+	/* The rest can. */
+	EXPECT_EQ(0, mlock(hva, 4 * DMM_PAGE));
+	EXPECT_EQ(0, dmm_bad_pages(hva, 0, PAGES / 2, 1));
+	EXPECT_EQ(0, munlock(hva, 4 * DMM_PAGE));
+}
+
 /**
  * struct looker - who is in a directory of dmmfs with whom
  * @dir: it
