@@ -330,7 +330,6 @@ static int dmm_clone_page(struct kvm_dmm_pool *src, pgoff_t from,
 		.dst = dst,
 		.to = to,
 	};
-	unsigned int tries = 0;
 	int r;
 
 	do {
@@ -338,10 +337,6 @@ static int dmm_clone_page(struct kvm_dmm_pool *src, pgoff_t from,
 			return -EINTR;
 		r = dmm_clone_try(&clone);
 		cond_resched();
-		/* Not for want of room in the clone's pool, but of memory. */
-		if (r == -ENOMEM && dmm_used(dst) < dmm_max(dst) &&
-		    tries++ < DMM_HOST_TRIES)
-			r = dmm_host_room(src, TASK_KILLABLE) ?: -EAGAIN;
 	} while (r == -EAGAIN);
 	return r;
 }
