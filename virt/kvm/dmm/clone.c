@@ -415,6 +415,13 @@ loff_t dmm_remap_file_range(struct file *file_in, loff_t pos_in,
 	if (flags & ~(REMAP_FILE_DEDUP | REMAP_FILE_ADVISORY))
 		return -EINVAL;
 
+	/*
+	 * No policy of the clone goes away while it is given tokens.  Before the
+	 * inodes: who detaches a policy waits for who writes a path to one of its
+	 * files, who may wait for a directory, for which somebody waits who removes
+	 * this file and has its directory locked.
+	 */
+	mutex_lock(&dst->policy_mutex);
 	lock_two_nondirectories(in, out);
 	r = generic_remap_file_range_prep(file_in, pos_in, file_out, pos_out,
 					  &len, flags);
@@ -423,14 +430,12 @@ loff_t dmm_remap_file_range(struct file *file_in, loff_t pos_in,
 	/* Faults look at the size; what is cloned later reads as zero. */
 	if (pos_out + len > i_size_read(out))
 		i_size_write(out, pos_out + len);
-	/* No policy of the clone goes away while it is given tokens. */
-	mutex_lock(&dst->policy_mutex);
 	r = dmm_clone_range(src, pos_in >> PAGE_SHIFT, dst,
 			    pos_out >> PAGE_SHIFT,
 			    DIV_ROUND_UP_ULL(len, PAGE_SIZE));
-	mutex_unlock(&dst->policy_mutex);
 unlock:
 	unlock_two_nondirectories(in, out);
+	mutex_unlock(&dst->policy_mutex);
 	if (r == -ENOMEM && dmm_used(dst) >= dmm_max(dst))
 		r = -ENOSPC;
 	if (r == -EHWPOISON)

@@ -4,8 +4,8 @@
  *
  * Order of locks, outermost first:
  *
+ *	pool->policy_mutex (of a new file: by trylock, with its directory locked)
  *	kvm->slots_lock, inode lock, mmap_lock
- *	  pool->policy_mutex
  *	  dmm_check_mutex (then all busy bits of a pool)
  *	    pool->limit_mutex
  *	      busy bits of entries (many: ascending; otherwise by trylock)

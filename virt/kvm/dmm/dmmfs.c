@@ -205,21 +205,30 @@ static struct inode *dmm_new_file(struct super_block *sb, struct inode *dir,
 	}
 	if (opts->domain)
 		strscpy(pool->domain, opts->domain);
+	/*
+	 * The directory is locked.  Who detaches a policy waits for writes to its
+	 * files, and they may wait for the directory: so do not wait for who
+	 * detaches, but have it, when there is something to detach, wait for this.
+	 * That this does not wait, lockdep knows by the trylock.
+	 */
+	WARN_ON_ONCE(!mutex_trylock(&pool->policy_mutex));
 	r = dmm_sysfs_add_pool(pool);
-	if (r)
+	if (r) {
+		mutex_unlock(&pool->policy_mutex);
 		goto put;
+	}
 	r = dmm_attach_list(pool, opts->policies);
+	mutex_unlock(&pool->policy_mutex);
 	if (r) {
 		pr_warn_ratelimited("kvm_dmm: a new file cannot have the policies \"%s\" (%d)\n",
 				    opts->policies ?: "(default)", r);
-		dmm_put_later(dir, inode);
-		return ERR_PTR(r);
+		goto put;
 	}
 	dmm_debugfs_add_pool(pool);
 	dmm_pool_add(pool);
 	return inode;
 put:
-	iput(inode);
+	dmm_put_later(dir, inode);
 	return ERR_PTR(r);
 }
 

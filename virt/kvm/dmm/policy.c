@@ -166,40 +166,31 @@ static int dmm_errno(int r)
 	return r > 0 || r < -EHWPOISON ? -EIO : r;
 }
 
-/**
- * dmm_attach - attach a policy to a pool, behind those it has
- * @pool: the pool
- * @name: the policy; its module is loaded if it is not known
- *
- * Context: May sleep.
- * Return: 0; -EINVAL: not a name; -ENOENT: no such policy; -EEXIST: attached
- *	already; -ENOSPC: too many policies; -ENOMEM; or what the policy says.
- */
-int dmm_attach(struct kvm_dmm_pool *pool, const char *name)
+/* Attach a policy behind those that the pool has; see dmm_attach(). */
+static int dmm_attach_policy(struct kvm_dmm_pool *pool, const char *name)
 {
 	struct kvm_dmm_policy_ops *ops;
 	struct kvm_dmm_policy *policy;
 	unsigned int id;
 	int r;
 
+	lockdep_assert_held(&pool->policy_mutex);
 	ops = dmm_get_ops(name);
 	if (IS_ERR(ops))
 		return PTR_ERR(ops);
-
-	mutex_lock(&pool->policy_mutex);
 	r = -EEXIST;
 	if (dmm_find_policy(pool, name))
-		goto unlock;
+		goto put;
 	r = -ENOSPC;
 	for (id = 0; id < DMM_MAX_POLICIES; id++)
 		if (!rcu_access_pointer(pool->by_id[id]))
 			break;
 	if (id == DMM_MAX_POLICIES)
-		goto unlock;
+		goto put;
 	r = -ENOMEM;
 	policy = kzalloc(sizeof(*policy), GFP_KERNEL_ACCOUNT);
 	if (!policy)
-		goto unlock;
+		goto put;
 	policy->ops = ops;
 	policy->pool = pool;
 	policy->id = id;
@@ -219,7 +210,6 @@ int dmm_attach(struct kvm_dmm_pool *pool, const char *name)
 	smp_store_release(&policy->draining, false);
 	list_add_tail_rcu(&policy->link, &pool->policies);
 	dmm_count_policies(pool);
-	mutex_unlock(&pool->policy_mutex);
 	trace_kvm_dmm_attach(pool, name);
 	return 0;
 detach:
@@ -229,9 +219,27 @@ exit:
 	dmm_tunables_exit(policy);
 free:
 	kfree(policy);
-unlock:
-	mutex_unlock(&pool->policy_mutex);
+put:
 	module_put(ops->owner);
+	return r;
+}
+
+/**
+ * dmm_attach - attach a policy to a pool, behind those it has
+ * @pool: the pool
+ * @name: the policy; its module is loaded if it is not known
+ *
+ * Context: May sleep.
+ * Return: 0; -EINVAL: not a name; -ENOENT: no such policy; -EEXIST: attached
+ *	already; -ENOSPC: too many policies; -ENOMEM; or what the policy says.
+ */
+int dmm_attach(struct kvm_dmm_pool *pool, const char *name)
+{
+	int r;
+
+	mutex_lock(&pool->policy_mutex);
+	r = dmm_attach_policy(pool, name);
+	mutex_unlock(&pool->policy_mutex);
 	return r;
 }
 
@@ -284,7 +292,7 @@ int dmm_normalize_list(const char *names, char *list, size_t size)
 
 /**
  * dmm_attach_list - attach policies to a new pool
- * @pool: the pool
+ * @pool: the pool, whose policy_mutex is held since before anybody knew it
  * @names: from dmm_normalize_list(); NULL: the defaults
  *
  * Return: 0, or the error of the first that cannot be attached.
@@ -294,12 +302,13 @@ int dmm_attach_list(struct kvm_dmm_pool *pool, const char *names)
 	char list[DMM_LIST_MAX], *rest = list, *name;
 	int r = 0;
 
+	lockdep_assert_held(&pool->policy_mutex);
 	mutex_lock(&dmm_policies_lock);
 	strscpy(list, names ?: dmm_default_policies);
 	mutex_unlock(&dmm_policies_lock);
 	while (!r && (name = strsep(&rest, " ")))
 		if (*name)
-			r = dmm_attach(pool, name);
+			r = dmm_attach_policy(pool, name);
 	return r;
 }
 
@@ -352,8 +361,7 @@ static int dmm_give_back(struct kvm_dmm_pool *pool,
 			 *				b. the policy goes
 			 *
 			 * Wait for 2 between a and b.  It needs nothing that is
-			 * held here; the inode's lock, which the other has,
-			 * comes before policy_mutex.
+			 * held here, which is the policy_mutex.
 			 */
 			if (r == -EFAULT && index >= dmm_pages(pool)) {
 				schedule_timeout_interruptible(1);
