@@ -24,7 +24,9 @@ static struct kvm_dmm_pool *dmm_file_pool(struct file *file)
  * Wait for the page of a fault without the lock of the address space.  The next
  * try finds what came in, or the error that this one has no way to tell; the
  * kernel looks for signals in between.  To mlock() each try is the first one, so
- * it is noted here.
+ * it is noted here.  There is one note: another fault on the page may take it, and
+ * one that fails elsewhere write over it.  Then there is one more try, which leaves
+ * a note again; and who finds one that is old waits with the lock held.
  */
 static vm_fault_t dmm_vm_wait(struct vm_fault *vmf, unsigned int flags)
 {

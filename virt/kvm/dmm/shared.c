@@ -356,7 +356,8 @@ struct kvm_dmm_shared *dmm_shared_create(struct kvm_dmm_pool *pool,
  *
  * Context: May sleep, but not reclaim through policies.
  * Return: The frame; or an error: -ESTALE: the handle is dead; -EPERM: the
- *	pools are in different domains; -EMLINK: too many users; -ENOMEM.
+ *	pools are in different domains, or its memory has failed; -EMLINK: too
+ *	many users; -ENOMEM.
  */
 struct page *dmm_shared_join(struct kvm_dmm_shared *shared,
 			     struct kvm_dmm_pool *pool, pgoff_t index,
