@@ -659,8 +659,7 @@ void kvm_dmm_map_around(const struct kvm_memory_slot *slot, gfn_t gfn,
 		entry = dmm_entry(region, i);
 		e = READ_ONCE(*entry);
 		if (i == index || e & DMM_BUSY ||
-		    !(dmm_writable(e) || (!write && dmm_has_page(e))) ||
-		    PageHWPoison(dmm_page(e)))
+		    !(dmm_writable(e) || (!write && dmm_has_page(e))))
 			continue;
 		if (dmm_mappable(e) || dmm_set_cached(entry, e))
 			kvm_arch_dmm_map(map, slot->base_gfn +

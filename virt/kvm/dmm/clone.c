@@ -438,7 +438,5 @@ unlock:
 	mutex_unlock(&dst->policy_mutex);
 	if (r == -ENOMEM && dmm_used(dst) >= dmm_max(dst))
 		r = -ENOSPC;
-	if (r == -EHWPOISON)
-		r = -EIO;
-	return r ?: len;
+	return dmm_failed_errno(r) ?: len;
 }

@@ -378,6 +378,13 @@ void dmm_token_to_frame(struct kvm_dmm_pool *pool,
 
 int dmm_resolve(struct kvm_dmm_pool *pool, pgoff_t index, unsigned int flags,
 		struct page **page, bool *writable);
+
+/* What system calls say of memory that has failed: the same as of a disk. */
+static inline int dmm_failed_errno(int r)
+{
+	return r == -EHWPOISON ? -EIO : r;
+}
+
 bool dmm_allows(struct kvm_dmm_pool *pool, pgoff_t index, struct page *page,
 		bool write);
 bool dmm_current(struct kvm_dmm_pool *pool, pgoff_t index, struct page *page,

@@ -755,7 +755,7 @@ int dmm_populate(struct kvm_dmm_pool *pool, pgoff_t first, pgoff_t last)
 						DMM_WRITE | DMM_EXACT |
 						DMM_INTR, &page, NULL);
 			if (r)
-				return r == -EHWPOISON ? -EIO : r;
+				return dmm_failed_errno(r);
 			put_page(page);
 		}
 		index++;

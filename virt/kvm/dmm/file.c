@@ -235,21 +235,13 @@ static ssize_t dmm_read_iter(struct kiocb *iocb, struct iov_iter *to)
 		cond_resched();
 	}
 	file_accessed(iocb->ki_filp);
-	if (r == -EHWPOISON)
-		r = -EIO;
-	return done ?: r;
+	return done ?: dmm_failed_errno(r);
 }
 
 /* As a file system says it that is full, or whose disk has failed. */
 static int dmm_write_errno(int r)
 {
-	switch (r) {
-	case -ENOMEM:
-		return -ENOSPC;
-	case -EHWPOISON:
-		return -EIO;
-	}
-	return r;
+	return r == -ENOMEM ? -ENOSPC : dmm_failed_errno(r);
 }
 
 static ssize_t dmm_write(struct kvm_dmm_pool *pool, struct kiocb *iocb,
@@ -440,9 +432,7 @@ static long dmm_fallocate(struct file *file, int mode, loff_t offset,
 	if (offset >= end)
 		goto unlock;
 	if (mode & (FALLOC_FL_PUNCH_HOLE | FALLOC_FL_ZERO_RANGE))
-		r = dmm_zero_range(pool, offset, end);
-	if (r == -EHWPOISON)
-		r = -EIO;
+		r = dmm_failed_errno(dmm_zero_range(pool, offset, end));
 	if (!r && !(mode & FALLOC_FL_PUNCH_HOLE))
 		r = dmm_populate(pool, offset >> PAGE_SHIFT,
 				 (end - 1) >> PAGE_SHIFT);
@@ -510,7 +500,7 @@ static int dmm_willneed(struct kvm_dmm_pool *pool, pgoff_t first, pgoff_t last)
 				r = dmm_resolve(pool, index, DMM_INTR, &page,
 						NULL);
 				if (r)
-					return r == -EHWPOISON ? -EIO : r;
+					return dmm_failed_errno(r);
 				put_page(page);
 			}
 		} while (index++ < last &&

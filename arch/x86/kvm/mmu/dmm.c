@@ -388,6 +388,9 @@ void kvm_arch_dmm_map(struct kvm_arch_dmm_around *map, gfn_t gfn, kvm_pfn_t pfn,
 	old = READ_ONCE(*sptep);
 	if (old != SHADOW_NONPRESENT_VALUE)
 		return;
+	/* Who accesses what has failed is to be told so. */
+	if (PageHWPoison(pfn_to_page(pfn)))
+		return;
 	/* Pages that the guest uses as page tables come out read-only. */
 	make_spte(map->vcpu, map->sp, map->slot, ACC_ALL, gfn, pfn, old, true,
 		  true, writable, &spte);
