@@ -238,6 +238,32 @@ DMM_TEST(bad, fill)
 	bad_recover(_metadata, self->guest, self->ino);
 }
 
+static void *touch_thread(void *addr)
+{
+	return (void *)(uintptr_t)*(volatile char *)addr;
+}
+
+/* The last page that the limit allows is on its way: who wants it waits. */
+DMM_TEST(bad, filled_at_the_limit)
+{
+	pthread_t thread;
+	int i;
+
+	ASSERT_EQ(0, fallocate(self->mem.fd, PUNCH, 0, DMM_PAGE));
+	bad_set(self->ino, "sleep_ms", "2000");
+	ASSERT_EQ(0, pthread_create(&thread, NULL, touch_thread, self->mem.hva));
+	for (i = 0; i < 100 && dmm_pool_get(self->ino, "resident_bytes") < SIZE; i++)
+		usleep(10000);
+	EXPECT_EQ(SIZE, dmm_pool_get(self->ino, "resident_bytes"));
+	ASSERT_EQ(0, dmm_pool_set_bytes(self->ino, "max_bytes", SIZE));
+	EXPECT_EQ(0, fallocate(self->mem.fd, 0, 0, DMM_PAGE));
+	pthread_join(thread, NULL);
+	bad_set(self->ino, "sleep_ms", "0");
+	ASSERT_EQ(0, dmm_pool_set_bytes(self->ino, "max_bytes", 2 * SIZE));
+	dmm_guest_fill(self->guest, DMM_GPA, 1, 1);
+	bad_recover(_metadata, self->guest, self->ino);
+}
+
 /* Any error of reclaim, and what is none, ejects. */
 DMM_TEST(bad, reclaim_result)
 {
