@@ -3,7 +3,8 @@
 # Build and test KVM with dynamic memory mapping.  The recipes are in
 # tools/testing/dmm; "make help" lists what there is.
 #
-#   KREL=	kernel release (default: the newest 6.12 cloud kernel of Debian 12)
+#   KREL=	kernel release (default: the newest 6.12 cloud kernel of Debian 12; with
+#		install and uninstall the running one)
 #   JOBS=	parallel jobs (default: all CPUs)
 #   ROWS=	for "make bench": names or patterns of rows (default: all)
 #   SECONDS= SEED= NPT= for "make torture" and "make load": how long (600), with
@@ -100,6 +101,8 @@ help:
 	@echo 'make selftests    build the test programs only'
 	@echo 'make clean        remove build/; downloads and debug kernel stay in the cache'
 	@echo
+	@echo 'JOBS=<number> of jobs and hosts, ROWS="<names>" for bench, DESTDIR=<folder> for install,'
+	@echo 'W=1 and C=2 for modules, as in the kernel'
 	@echo 'KREL=<release> chooses the kernel, now: $(or $(KREL),the newest in Debian 12)'
 	@echo 'cache: $${KVM_DMM_CACHE:-$${XDG_CACHE_HOME:-~/.cache}/kvm-dmm}'
 

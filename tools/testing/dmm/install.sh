@@ -122,15 +122,15 @@ do_install() {
 	local ko loaded
 	check_modules
 	mkdir -p "$to"
-	# Not the policies that are there for tests.
+	# Not the policies that are there for tests, and to learn from.
 	for ko in "$to"/*.ko; do
 		case $ko in
-		*/kvm-dmm-test-*)	rm -f "$ko" ;;
+		*/kvm-dmm-test-*|*/kvm-dmm-sample.ko)	rm -f "$ko" ;;
 		*)	[ -e "$built/$(basename "$ko")" ] || rm -f "$ko" ;;
 		esac
 	done
 	for ko in "$built"/*.ko; do
-		case $ko in */kvm-dmm-test-*) ;; *) install -m 644 "$ko" "$to/" ;; esac
+		case $ko in */kvm-dmm-test-*|*/kvm-dmm-sample.ko) ;; *) install -m 644 "$ko" "$to/" ;; esac
 	done
 	index
 	write "$conf" conf_text
