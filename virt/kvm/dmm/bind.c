@@ -34,6 +34,7 @@
  * @failed: page offset that could not be resolved lately: the next fault there
  *	tells the VMM instead of starting an asynchronous page fault again
  * @writable: false if the VMM could not write the memory itself
+ * @next: for kvm_dmm_unbind_all()
  */
 struct kvm_dmm_binding {
 	struct interval_tree_node node;
@@ -44,6 +45,7 @@ struct kvm_dmm_binding {
 	pgoff_t pgoff;
 	pgoff_t failed;
 	bool writable;
+	struct kvm_dmm_binding *next;
 };
 
 static struct kvm_dmm_pool *dmm_binding_pool(struct kvm_dmm_binding *binding)
@@ -176,6 +178,30 @@ put:
 	return r;
 }
 
+/* Take the binding from a slot, from where no change of the map finds it any more. */
+static struct kvm_dmm_binding *dmm_binding_take(struct kvm_memory_slot *slot)
+{
+	struct kvm_dmm_binding *binding = slot->dmm;
+	struct kvm_dmm_pool *pool;
+
+	if (binding) {
+		pool = dmm_binding_pool(binding);
+		down_write(&pool->bind_lock);
+		interval_tree_remove(&binding->node, &pool->bindings);
+		up_write(&pool->bind_lock);
+		WRITE_ONCE(slot->dmm, NULL);
+	}
+	return binding;
+}
+
+static void dmm_binding_free(struct kvm_dmm_binding *binding)
+{
+	if (binding) {
+		fput(binding->file);
+		kfree(binding);
+	}
+}
+
 /**
  * kvm_dmm_unbind - forget a slot that is not, or no longer, in use
  * @slot: the slot, bound or not
@@ -184,18 +210,7 @@ put:
  */
 void kvm_dmm_unbind(struct kvm_memory_slot *slot)
 {
-	struct kvm_dmm_binding *binding = slot->dmm;
-	struct kvm_dmm_pool *pool;
-
-	if (!binding)
-		return;
-	pool = dmm_binding_pool(binding);
-	down_write(&pool->bind_lock);
-	interval_tree_remove(&binding->node, &pool->bindings);
-	up_write(&pool->bind_lock);
-	slot->dmm = NULL;
-	fput(binding->file);
-	kfree(binding);
+	dmm_binding_free(dmm_binding_take(slot));
 }
 
 /**
@@ -210,12 +225,28 @@ void kvm_dmm_unbind(struct kvm_memory_slot *slot)
  */
 void kvm_dmm_unbind_all(struct kvm *kvm)
 {
+	struct kvm_dmm_binding *binding, *all = NULL;
 	struct kvm_memory_slot *slot;
 	int i, bkt;
 
-	for (i = 0; i < kvm_arch_nr_memslot_as_ids(kvm); i++)
-		kvm_for_each_memslot(slot, bkt, __kvm_memslots(kvm, i))
-			kvm_dmm_unbind(slot);
+	for (i = 0; i < kvm_arch_nr_memslot_as_ids(kvm); i++) {
+		kvm_for_each_memslot(slot, bkt, __kvm_memslots(kvm, i)) {
+			binding = dmm_binding_take(slot);
+			if (!binding)
+				continue;
+			binding->next = all;
+			all = binding;
+		}
+	}
+	if (!all)
+		return;
+	/* Workers of asynchronous page faults outlive vCPUs' last steps. */
+	synchronize_srcu_expedited(&kvm->srcu);
+	while (all) {
+		binding = all;
+		all = binding->next;
+		dmm_binding_free(binding);
+	}
 }
 
 /* The slot object of a binding now; NULL while there is none. */
@@ -372,6 +403,15 @@ static gpa_t dmm_index_to_gpa(struct kvm_dmm_pool *pool, struct kvm_vcpu *vcpu,
 	return gpa;
 }
 
+/* A page that has failed is to be reported to who touches it, and to nobody else. */
+static bool dmm_ahead_has(struct kvm_dmm_pool *pool, pgoff_t index)
+{
+	struct kvm_dmm_region *region = dmm_region(pool, index);
+	u64 e = region ? READ_ONCE(*dmm_entry(region, index)) : 0;
+
+	return dmm_has_page(e) && !PageHWPoison(dmm_page(e));
+}
+
 /**
  * kvm_dmm_ahead - map what a vCPU will touch, as far as a policy knows it
  * @vcpu: the vCPU, about to enter the guest
@@ -388,7 +428,6 @@ void kvm_dmm_ahead(struct kvm_vcpu *vcpu)
 	struct kvm_memory_slot *slot;
 	pgoff_t list[KVM_DMM_AHEAD_MAX];
 	struct kvm_dmm_pool *pool;
-	enum kvm_dmm_kind kind;
 	unsigned int i, n;
 	gpa_t gpa;
 
@@ -402,8 +441,7 @@ void kvm_dmm_ahead(struct kvm_vcpu *vcpu)
 	/* What is mapped here is no reason to map more. */
 	vcpu->dmm_ahead = true;
 	for (i = 0; i < n; i++) {
-		kind = kvm_dmm_peek(pool, list[i], NULL);
-		if (kind != KVM_DMM_FRAME && kind != KVM_DMM_SHARED)
+		if (!dmm_ahead_has(pool, list[i]))
 			continue;
 		gpa = dmm_index_to_gpa(pool, vcpu, list[i]);
 		if (gpa == INVALID_GPA)
@@ -447,12 +485,16 @@ void kvm_dmm_async_pf_failed(const struct kvm_async_pf *apf)
 	struct kvm *kvm = apf->vcpu->kvm;
 	gfn_t gfn = kvm_arch_dmm_async_gfn(&apf->arch);
 	int idx = srcu_read_lock(&kvm->srcu);
+	struct kvm_dmm_binding *binding;
 	struct kvm_memory_slot *slot;
 
 	/* Not by the vCPU's own cache of slots, which is its thread's. */
 	slot = __gfn_to_memslot(kvm_vcpu_memslots(apf->vcpu), gfn);
-	if (kvm_slot_is_dmm(slot))
-		WRITE_ONCE(slot->dmm->failed, dmm_gfn_to_index(slot, gfn));
+	/* The VM may be on its way out: see kvm_dmm_unbind_all(). */
+	binding = slot ? READ_ONCE(slot->dmm) : NULL;
+	if (binding)
+		WRITE_ONCE(binding->failed,
+			   binding->pgoff + (gfn - slot->base_gfn));
 	srcu_read_unlock(&kvm->srcu, idx);
 }
 

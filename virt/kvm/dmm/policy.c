@@ -50,7 +50,9 @@ int kvm_dmm_register_policy(struct kvm_dmm_policy_ops *ops)
 {
 	int r;
 
-	if (!ops->name || !dmm_valid_name(ops->name) || !ops->owner ||
+	/* What is built in has no module. */
+	if (!ops->name || !dmm_valid_name(ops->name) ||
+	    (IS_MODULE(CONFIG_KVM) && !ops->owner) ||
 	    !ops->attach || !ops->detach || !ops->fetch != !ops->free_token ||
 	    dmm_sysfs_reserved(ops->name)) {
 		pr_err("kvm_dmm: policy %.*s lacks a valid name, its owner or a mandatory op\n",
