@@ -411,6 +411,7 @@ void kvm_dmm_batch_end(struct kvm_dmm_batch *batch);
 
 long kvm_dmm_add_tokens(struct kvm_dmm_policy *policy, pgoff_t first,
 			pgoff_t last, u64 token);
+bool kvm_dmm_has_token(struct kvm_dmm_policy *policy, pgoff_t index);
 bool kvm_dmm_next_token(struct kvm_dmm_policy *policy, pgoff_t *index);
 void kvm_dmm_drop_tokens(struct kvm_dmm_policy *policy);
 

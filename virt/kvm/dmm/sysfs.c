@@ -142,7 +142,9 @@ static ssize_t shared_bytes_show(struct kvm_dmm_pool *pool, char *buf)
 
 static ssize_t compressed_bytes_show(struct kvm_dmm_pool *pool, char *buf)
 {
-	return sysfs_emit(buf, "%ld\n", atomic_long_read(&pool->compressed));
+	/* What goes is counted as gone before it is counted as having come. */
+	return sysfs_emit(buf, "%ld\n",
+			  max(atomic_long_read(&pool->compressed), 0L));
 }
 
 static ssize_t swapped_bytes_show(struct kvm_dmm_pool *pool, char *buf)

@@ -152,6 +152,25 @@ bool kvm_dmm_next_token(struct kvm_dmm_policy *policy, pgoff_t *index)
 EXPORT_SYMBOL_GPL(kvm_dmm_next_token);
 
 /**
+ * kvm_dmm_has_token - does a policy have the content of a page?
+ * @policy: the policy
+ * @index: page offset
+ *
+ * The answer may be old when the caller reads it.
+ *
+ * Context: Any.
+ * Return: True if there is a token of the policy.
+ */
+bool kvm_dmm_has_token(struct kvm_dmm_policy *policy, pgoff_t index)
+{
+	struct kvm_dmm_region *region = dmm_region(policy->pool, index);
+
+	return region && dmm_is_token_of(policy,
+					 READ_ONCE(*dmm_entry(region, index)));
+}
+EXPORT_SYMBOL_GPL(kvm_dmm_has_token);
+
+/**
  * kvm_dmm_drop_tokens - make absent what a policy has tokens for
  * @policy: the policy, whose free_token op is called for each
  *

@@ -158,6 +158,9 @@ static struct kvm_dmm_shared *dmm_restore_lookup(struct kvm_dmm_policy *policy,
 {
 	struct dmm_restore *restore = policy->priv;
 
+	/* What is joined is not fetched, which is when it is recorded. */
+	if (READ_ONCE(restore->record))
+		return NULL;
 	return dmm_template_find(READ_ONCE(restore->template), token);
 }
 
@@ -193,8 +196,7 @@ static unsigned int dmm_restore_ahead(struct kvm_dmm_policy *policy,
 	dmm_order_touched(order, index);
 	/* What is skipped comes when it is touched, or in the background. */
 	for (looked = 0; looked < max && dmm_order_next(order, &next); looked++) {
-		if (kvm_dmm_peek(policy->pool, next, NULL) == KVM_DMM_TOKEN &&
-		    restore->image) {
+		if (kvm_dmm_has_token(policy, next) && restore->image) {
 			if (!dmm_image_cached(restore->image, next)) {
 				dmm_image_readahead(restore->image, next);
 				continue;
@@ -227,8 +229,7 @@ static bool dmm_filler_next(struct dmm_restore *restore, pgoff_t *index)
 	mutex_lock(&restore->order_lock);
 	while (!found && restore->order &&
 	       dmm_order_fill(restore->order, index))
-		found = kvm_dmm_peek(policy->pool, *index, NULL) ==
-			KVM_DMM_TOKEN;
+		found = kvm_dmm_has_token(policy, *index);
 	mutex_unlock(&restore->order_lock);
 	if (found)
 		return true;

@@ -203,14 +203,16 @@ bool dmm_order_fill(struct dmm_order *order, pgoff_t *index)
  *	left as it is
  * @pages: size of the guest's memory
  *
- * Return: The record; -EFBIG: the guest has too many pages; -ENOMEM; or as
- *	kvm_dmm_open().
+ * Return: The record; -EINVAL: the guest has no memory; -EFBIG: it has too many
+ *	pages; -ENOMEM; or as kvm_dmm_open().
  */
 struct dmm_record *dmm_record_start(const char *path, pgoff_t pages)
 {
 	struct dmm_record *record;
 	struct file *file;
 
+	if (!pages)
+		return ERR_PTR(-EINVAL);
 	if (pages > DMM_ORDER_MAX)
 		return ERR_PTR(-EFBIG);
 	record = kvzalloc(struct_size(record, page, pages), GFP_KERNEL_ACCOUNT);

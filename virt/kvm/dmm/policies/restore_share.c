@@ -138,7 +138,7 @@ void dmm_template_add(struct dmm_template *template, pgoff_t nr,
 	struct kvm_dmm_shared *old;
 
 	old = xa_store(&template->frames, nr, kvm_dmm_shared_get(shared),
-		       GFP_NOIO | __GFP_NOWARN);
+		       GFP_NOIO | __GFP_NORETRY | __GFP_NOWARN);
 	/* Without memory nobody will find it, that is all. */
 	if (xa_is_err(old))
 		old = shared;

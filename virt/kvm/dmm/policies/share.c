@@ -466,6 +466,11 @@ static void share_pace(struct share_pool *share, struct share_budget *budget)
 {
 	u64 rest = share_owed(share, budget), rested;
 
+	/* What was done without a bound is not owed when there is one. */
+	if (!rest) {
+		budget->pages = 0;
+		budget->worked = 0;
+	}
 	/* Less than the timer can do adds up. */
 	if (rest < budget->rested + TICK_NSEC)
 		return;

@@ -11,11 +11,11 @@
  */
 #include <linux/bitops.h>
 #include <linux/highmem.h>
-#include <linux/jiffies.h>
 #include <linux/mutex.h>
 #include <linux/random.h>
 #include <linux/rhashtable.h>
 #include <linux/slab.h>
+#include <linux/workqueue.h>
 #include <linux/xxhash.h>
 
 #include "share_index.h"
@@ -163,8 +163,11 @@ static bool share_stale(struct share_record *record)
 
 static struct share_record *share_insert(u64 hash)
 {
-	struct share_record *record = kmem_cache_alloc(share_cache, GFP_NOIO |
-						       __GFP_NOWARN);
+	struct share_record *record;
+
+	/* Without end it would be tried otherwise, with entries busy. */
+	record = kmem_cache_alloc(share_cache,
+				  GFP_NOIO | __GFP_NORETRY | __GFP_NOWARN);
 
 	if (!record)
 		return NULL;
@@ -387,21 +390,27 @@ static unsigned long share_sweep_once(void)
 /* How often the index is swept, in seconds. */
 #define SHARE_SWEEP	60
 
+static void share_sweep_work(struct work_struct *work);
+static DECLARE_DEFERRABLE_WORK(share_sweeper, share_sweep_work);
+
 /**
- * share_sweep - drop records of frames that are gone, if it is time
+ * share_sweep - see that records of frames that are gone are dropped in a minute
  *
- * The pools take turns with it.
+ * Once begun it goes on as long as there are records: frames go when no pool has
+ * the policy any more, too.
  *
- * Context: May sleep.
+ * Context: Any.
  */
 void share_sweep(void)
 {
-	static unsigned long last = INITIAL_JIFFIES;
+	queue_delayed_work(system_unbound_wq, &share_sweeper, SHARE_SWEEP * HZ);
+}
 
-	if (time_before(jiffies, READ_ONCE(last) + SHARE_SWEEP * HZ))
-		return;
-	WRITE_ONCE(last, jiffies);
+static void share_sweep_work(struct work_struct *work)
+{
 	share_sweep_once();
+	if (atomic_read(&share_table.nelems))
+		share_sweep();
 }
 
 /**
@@ -451,6 +460,7 @@ int share_index_init(void)
  */
 void share_index_exit(void)
 {
+	cancel_delayed_work_sync(&share_sweeper);
 	rhashtable_free_and_destroy(&share_table, share_free_record, NULL);
 	kmem_cache_destroy(share_cache);
 }

@@ -155,6 +155,12 @@ static struct dmm_swap_region *dmm_swap_region_get(struct dmm_swap *swap,
 
 static void dmm_swap_cold_work(struct work_struct *work);
 
+/*
+ * Stands still while the host hibernates: what is in a backing is to be what the
+ * image of the host believes to be there.
+ */
+struct workqueue_struct *dmm_swap_wq;
+
 static int dmm_swap_attach(struct kvm_dmm_policy *policy)
 {
 	struct dmm_swap *swap = kzalloc(sizeof(*swap), GFP_KERNEL_ACCOUNT);
@@ -174,7 +180,8 @@ static int dmm_swap_attach(struct kvm_dmm_policy *policy)
 	policy->priv = swap;
 	INIT_DELAYED_WORK(&swap->copies_work, dmm_copies_work);
 	INIT_DEFERRABLE_WORK(&swap->cold_work, dmm_swap_cold_work);
-	queue_delayed_work(system_unbound_wq, &swap->cold_work, HZ);
+	swap->cold_last = ktime_get();
+	queue_delayed_work(dmm_swap_wq, &swap->cold_work, HZ);
 	return 0;
 }
 
@@ -747,28 +754,35 @@ static int dmm_swap_reclaim(struct kvm_dmm_policy *policy,
 	return 0;
 }
 
-/* Take cold pages out, as many as the budget for @ms milliseconds allows. */
-static void dmm_swap_cold(struct dmm_swap *swap, unsigned int ms)
+/*
+ * Take cold pages out, as many as the budget for @ms milliseconds allows, in which
+ * @refaults pages have come back.
+ */
+static void dmm_swap_cold(struct dmm_swap *swap, u64 ms, unsigned long refaults)
 {
 	struct kvm_dmm_policy *policy = swap->store.policy;
 	struct kvm_dmm_reclaim rc = { .last = ULONG_MAX };
-	unsigned long refaults, done;
 	struct dmm_visit visit;
+	unsigned long done;
 	pgoff_t index = 0;
 	u64 target;
 
 	dmm_visit_init(&visit, swap, &rc, true);
-	spin_lock(&swap->lock);
-	refaults = swap->nr_refaults;
-	swap->nr_refaults = 0;
-	spin_unlock(&swap->lock);
-	target = kvm_dmm_value(policy, DMM_SWAP_REFAULTS_PER_SECOND) * ms / 1000;
+	target = DIV_ROUND_UP_ULL(ms * kvm_dmm_value(policy,
+						     DMM_SWAP_REFAULTS_PER_SECOND),
+				  1000);
 	swap->cold_need = dmm_cold_adapt(swap->cold_need, refaults, target);
 	visit.cold = swap->cold_need;
 	/* While too much comes back, pages only age. */
-	if (refaults <= target)
-		rc.nr_pages = kvm_dmm_value(policy, DMM_SWAP_PAGES_PER_SECOND) *
-			      ms / 1000;
+	if (refaults <= target) {
+		/* Less than a page adds up. */
+		swap->cold_ms = min(swap->cold_ms + ms, max(ms, 1000ULL));
+		rc.nr_pages = swap->cold_ms *
+			      kvm_dmm_value(policy, DMM_SWAP_PAGES_PER_SECOND) /
+			      1000;
+	}
+	if (rc.nr_pages || refaults > target)
+		swap->cold_ms = 0;
 
 	while (!visit.full &&
 	       kvm_dmm_next_region(policy->pool, &index, ULONG_MAX)) {
@@ -791,13 +805,21 @@ static void dmm_swap_cold_work(struct work_struct *work)
 					     struct dmm_swap, cold_work);
 	unsigned int ms = kvm_dmm_value(swap->store.policy,
 					DMM_SWAP_COLD_AFTER_MS);
+	ktime_t now = ktime_get(), last = swap->cold_last;
+	unsigned long refaults;
 
+	/* Passes take their time, and the timer waits for a CPU that is awake. */
+	swap->cold_last = now;
+	spin_lock(&swap->lock);
+	refaults = swap->nr_refaults;
+	swap->nr_refaults = 0;
+	spin_unlock(&swap->lock);
 	/* Without it, look now and then whether it was set. */
 	if (ms) {
 		ms = max(ms / DMM_COLD_PASSES, 1U);
-		dmm_swap_cold(swap, ms);
+		dmm_swap_cold(swap, ktime_ms_delta(now, last), refaults);
 	}
-	queue_delayed_work(system_unbound_wq, &swap->cold_work,
+	queue_delayed_work(dmm_swap_wq, &swap->cold_work,
 			   msecs_to_jiffies(ms ?: 1000));
 }
 
@@ -832,10 +854,18 @@ static int __init dmm_swap_init(void)
 	r = dmm_backing_module_init();
 	if (r)
 		goto store;
+	dmm_swap_wq = alloc_workqueue("kvm_dmm_swap",
+				      WQ_UNBOUND | WQ_FREEZABLE, 0);
+	if (!dmm_swap_wq) {
+		r = -ENOMEM;
+		goto backing;
+	}
 	r = kvm_dmm_register_policy(&dmm_swap_ops);
 	if (r)
-		goto backing;
+		goto queue;
 	return 0;
+queue:
+	destroy_workqueue(dmm_swap_wq);
 backing:
 	dmm_backing_module_exit();
 store:
@@ -851,6 +881,7 @@ module_init(dmm_swap_init);
 static void __exit dmm_swap_exit(void)
 {
 	kvm_dmm_unregister_policy(&dmm_swap_ops);
+	destroy_workqueue(dmm_swap_wq);
 	dmm_backing_module_exit();
 	dmm_store_module_exit();
 	dmm_codec_module_exit();

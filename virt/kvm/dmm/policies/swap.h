@@ -213,8 +213,10 @@ struct dmm_swap_region {
  * @same_next: page offset after the last same-filled pages that came back
  *	together; with @same_nr read and written without the lock, for a guess
  * @same_nr: how many were wanted then
- * @cold_work: takes cold pages out; has @cold_need for itself
+ * @cold_work: takes cold pages out; has what follows for itself
  * @cold_need: see dmm_cold_adapt()
+ * @cold_last: when it ran last
+ * @cold_ms: time for which it may take pages and has taken none, in milliseconds
  */
 struct dmm_swap {
 	struct dmm_swap_store store;
@@ -236,6 +238,8 @@ struct dmm_swap {
 
 	struct delayed_work cold_work;
 	unsigned int cold_need;
+	ktime_t cold_last;
+	u64 cold_ms;
 };
 
 /**
@@ -255,6 +259,7 @@ struct dmm_writer {
 };
 
 /* swap.c */
+extern struct workqueue_struct *dmm_swap_wq;
 struct dmm_swap_region *dmm_swap_region(struct dmm_swap *swap, pgoff_t index);
 unsigned int dmm_swap_nr(pgoff_t index);
 

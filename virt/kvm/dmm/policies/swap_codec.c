@@ -85,7 +85,7 @@ static bool dmm_codec_has_zstd(struct dmm_codec *codec)
 		return true;
 	csize = ALIGN(zstd_cctx_workspace_bound(&dmm_zstd_params.cParams), 64);
 	dsize = zstd_dctx_workspace_bound();
-	codec->zstd = kvmalloc(csize + dsize, GFP_NOIO | __GFP_NOWARN);
+	codec->zstd = kvmalloc(csize + dsize, DMM_SWAP_GFP);
 	if (!codec->zstd)
 		return false;
 	codec->cctx = zstd_init_cctx(codec->zstd, csize);

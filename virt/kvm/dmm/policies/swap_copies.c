@@ -93,7 +93,7 @@ void dmm_copies_thin(struct dmm_backing *backing)
 
 	spin_lock(&backing->lock);
 	list_for_each_entry(swap, &backing->stores, store.sharing)
-		queue_delayed_work(system_unbound_wq, &swap->copies_work,
+		queue_delayed_work(dmm_swap_wq, &swap->copies_work,
 				   DMM_COPIES_DELAY);
 	spin_unlock(&backing->lock);
 }

@@ -332,7 +332,7 @@ static int dmm_store_write(struct dmm_swap_store *store,
 		return r == -EAGAIN ? r : dmm_store_reject(store, why);
 	/* Rather than this one, older ones should go there. */
 	if (why == -ENOSPC && atomic_long_read(&store->charged))
-		queue_work(system_unbound_wq, &writer->swap->writeback_work);
+		queue_work(dmm_swap_wq, &writer->swap->writeback_work);
 	return -EINPROGRESS;
 }
 
@@ -669,8 +669,8 @@ static struct dmm_backing *dmm_store_change_backing(struct dmm_swap_store *store
  * @path: its path; "" or "none": no more
  *
  * Context: May sleep.  No lock is held that is needed to make a file.
- * Return: 0; -EBUSY: content of the pool is in a backing, or on its way; or as
- *	dmm_backing_open().
+ * Return: 0; -EBUSY: there is one, and content of the pool is in a backing, or on
+ *	its way; or as dmm_backing_open().
  */
 int dmm_store_set_backing(struct dmm_swap_store *store, const char *path)
 {
@@ -685,7 +685,8 @@ int dmm_store_set_backing(struct dmm_swap_store *store, const char *path)
 	/* Nothing is read ahead that could be wanted later. */
 	dmm_window_drop(store);
 	spin_lock(&store->lock);
-	if (backing != store->backing &&
+	/* Without one, what it has in others came by cloning, and may stay. */
+	if (store->backing && backing != store->backing &&
 	    (atomic_read(&store->nr_io) || atomic_long_read(&store->nr_slots)))
 		r = -EBUSY;
 	else

@@ -319,7 +319,8 @@ static struct page *dmm_write_page(struct dmm_write *write, struct page *page,
 
 	if (shared || !write->backing->stable)
 		return page;
-	copy = alloc_page(DMM_SWAP_GFP | __GFP_HIGHMEM);
+	/* Who is in reclaim could take the last page there is, for each of many. */
+	copy = alloc_page(DMM_SWAP_GFP | __GFP_NOMEMALLOC | __GFP_HIGHMEM);
 	if (copy)
 		copy_highpage(copy, page);
 	return copy;

@@ -75,7 +75,7 @@ static int dmm_writeback_region(struct dmm_swap *swap, pgoff_t base,
 		done++;
 	}
 	kvm_dmm_batch_end(&batch);
-	return r ?: done;
+	return done ?: r;
 }
 
 /**
@@ -129,6 +129,9 @@ int dmm_writeback(struct dmm_swap *swap, unsigned long nr)
 		}
 		base = round_down(index, KVM_DMM_REGION_PAGES);
 		r = dmm_writeback_region(swap, base, &writer, nr);
+		/* Others give the backing work, too: see above. */
+		if (r == -EAGAIN)
+			continue;
 		if (r < 0)
 			break;
 		nr -= r;

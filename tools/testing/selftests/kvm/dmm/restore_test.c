@@ -727,6 +727,10 @@ DMM_TEST(restore, bad_orders)
 	EXPECT_EQ(-EISDIR, set(self, "order", self->dir));
 	EXPECT_EQ(-ENOENT, set(self, "record", "/tmp/no-such-directory/order"));
 	EXPECT_EQ(-EISDIR, set(self, "record", self->dir));
+	/* There is nothing to record. */
+	ASSERT_EQ(0, ftruncate(self->mem.fd, 0));
+	EXPECT_EQ(-EINVAL, set(self, "record", self->order));
+	ASSERT_EQ(0, ftruncate(self->mem.fd, SIZE));
 	for (i = 0; i < ARRAY_SIZE(orders); i++) {
 		fd = open(self->order, O_WRONLY | O_CREAT | O_TRUNC, 0600);
 		ASSERT_LE(0, fd);
@@ -754,6 +758,24 @@ static struct dmm_mem other_file(struct __test_metadata *_metadata,
 	EXPECT_EQ(0, dmm_pool_set(mem.ino, "restore/rate_bytes", "0"));
 	EXPECT_EQ(0, dmm_pool_set(mem.ino, "restore/image", self->image));
 	return mem;
+}
+
+/* What another guest has read already is recorded, too. */
+DMM_TEST(restore, record_beside_another)
+{
+	struct dmm_mem other;
+
+	ASSERT_EQ(0, dmm_pool_set_bytes(self->mem.ino, "max_bytes", 2 * SIZE));
+	ASSERT_EQ(0, dmm_pool_set(self->mem.ino, "domain", "restore"));
+	other = other_file(_metadata, self, "restore");
+	EXPECT_EQ(0, dmm_bad_pages(other.hva, 0, PAGES, 1));
+	ASSERT_EQ(0, set(self, "image", self->image));
+	ASSERT_EQ(0, set(self, "record", self->order));
+	EXPECT_EQ(0, dmm_guest_bad_pages(self->guest, DMM_GPA, PAGES, 1));
+	EXPECT_EQ(PAGES, get(self, "record"));
+	ASSERT_EQ(0, set(self, "record", "\n"));
+	EXPECT_EQ(0, dmm_bad_pages(other.hva, 0, PAGES, 1));
+	dmm_mem_free(&other);
 }
 
 /* Pools of one domain have one frame for what none of them has written. */

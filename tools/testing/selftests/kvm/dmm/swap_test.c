@@ -351,6 +351,21 @@ DMM_TEST(swap, cold_pages_go)
 	EXPECT_GE(1000 * DMM_PAGE, swapped(ino));
 }
 
+/* A budget of less than a page for each pass is one all the same. */
+DMM_TEST(swap, cold_pages_go_slowly)
+{
+	unsigned long ino = self->mem.ino;
+	int tries;
+
+	dmm_guest_fill(self->guest, DMM_GPA, PAGES, DMM_HALF | 1);
+	ASSERT_EQ(0, dmm_pool_set(ino, "swap/pages_per_second", "2"));
+	ASSERT_EQ(0, dmm_pool_set(ino, "swap/cold_after_ms", "1000"));
+	for (tries = 0; tries < 100 && stat_of(ino, "cold") < 2; tries++)
+		usleep(100000);
+	EXPECT_LE(2, stat_of(ino, "cold"));
+	EXPECT_GE(100, stat_of(ino, "cold"));
+}
+
 /*
  * A process that reads all memory once, as migration does, has it brought back for
  * a moment only, and what the guest does not use is as cold as before.

@@ -193,6 +193,29 @@ DMM_TEST(swapdev, writeback_of_clone)
 	dmm_mem_free(&clone);
 }
 
+/* A clone that has got content in a backing gets one for what it writes. */
+DMM_TEST(swapdev, backing_for_clone)
+{
+	unsigned long ino = self->mem.ino;
+	struct dmm_mem clone = swap_mem();
+
+	ASSERT_EQ(0, set_backing(ino, self->path));
+	dmm_guest_fill(self->guest, DMM_GPA, PAGES, 1);
+	reclaim_all(_metadata, ino);
+	ASSERT_EQ(0, ioctl(clone.fd, FICLONE, self->mem.fd));
+	EXPECT_EQ(SIZE, backing(clone.ino));
+	ASSERT_EQ(0, set_backing(clone.ino, self->path));
+	dmm_fill(clone.hva, 0, PAGES / 2, 2);
+	EXPECT_EQ(0, dmm_pool_set_bytes(clone.ino, "reclaim", SIZE / 2));
+	EXPECT_EQ(0, resident(clone.ino));
+	/* As with content that it has written itself. */
+	EXPECT_EQ(-EBUSY, set_backing(clone.ino, "none"));
+	EXPECT_EQ(0, dmm_bad_pages(clone.hva, 0, PAGES / 2, 2));
+	EXPECT_EQ(0, dmm_bad_pages(clone.hva + SIZE / 2, PAGES / 2, PAGES / 2, 1));
+	EXPECT_EQ(0, dmm_guest_bad_pages(self->guest, DMM_GPA, PAGES, 1));
+	dmm_mem_free(&clone);
+}
+
 /* The same again and again while guests count in these pages. */
 DMM_TEST(swapdev, writeback_under_load)
 {
