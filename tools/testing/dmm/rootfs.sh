@@ -67,7 +67,8 @@ rootfs_base() {	# KREL of the host, and where it was built if it is not Debian's
 	local key
 	base_cpio=$hostdir/base-$1.cpio
 	base_root=$hostdir/base-$1
-	key=$(sha256sum "$DMM/rootfs.sh" "$DMM/holdvm.c" "$(command -v busybox)")
+	key=$(sha256sum "$DMM/rootfs.sh" "$DMM/holdvm.c" "$(command -v busybox)"
+		cat "$2.stamp" 2>/dev/null || true)
 	exec 7>"$hostdir/lock"
 	flock 7
 	if ! cached "$base_cpio" "$key"; then
