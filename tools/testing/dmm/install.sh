@@ -118,19 +118,22 @@ unsigned() {
 		grep -qs Y /sys/module/module/parameters/sig_enforce
 }
 
+# Not the policies that are there for tests, and to learn from.
+wanted() {
+	case $1 in */kvm-dmm-test-*|*/kvm-dmm-sample.ko) return 1 ;; esac
+}
+
 do_install() {
 	local ko loaded
 	check_modules
 	mkdir -p "$to"
-	# Not the policies that are there for tests, and to learn from.
 	for ko in "$to"/*.ko; do
-		case $ko in
-		*/kvm-dmm-test-*|*/kvm-dmm-sample.ko)	rm -f "$ko" ;;
-		*)	[ -e "$built/$(basename "$ko")" ] || rm -f "$ko" ;;
-		esac
+		if ! wanted "$ko" || [ ! -e "$built/$(basename "$ko")" ]; then
+			rm -f "$ko"
+		fi
 	done
 	for ko in "$built"/*.ko; do
-		case $ko in */kvm-dmm-test-*|*/kvm-dmm-sample.ko) ;; *) install -m 644 "$ko" "$to/" ;; esac
+		! wanted "$ko" || install -m 644 "$ko" "$to/"
 	done
 	index
 	write "$conf" conf_text

@@ -240,7 +240,19 @@ void kvm_dmm_unbind_all(struct kvm *kvm)
 	}
 	if (!all)
 		return;
-	/* Workers of asynchronous page faults outlive vCPUs' last steps. */
+	/*
+	 * The worker of an asynchronous page fault outlives its vCPU's last step:
+	 *
+	 *	kvm_dmm_async_pf_failed()	here
+	 *	-------------------------	----
+	 *	a. srcu_read_lock()		1. slot->dmm = NULL
+	 *	b. read slot->dmm		2. synchronize_srcu()
+	 *	c. write binding->failed	3. free the binding
+	 *	d. srcu_read_unlock()
+	 *
+	 * If b is before 1, then 2 waits for d.  Nobody else is left: page tables are
+	 * empty, vCPUs do not run, and changes of the map are kept off by 1.
+	 */
 	synchronize_srcu_expedited(&kvm->srcu);
 	while (all) {
 		binding = all;

@@ -15,7 +15,9 @@
  * give it back.  Only that and the CPU change an SPTE meanwhile.
  *
  * True if it may be in a TLB with the permission, which the SPTE need not have any
- * more, as the TDP MMU replaces one by another for the same page without a flush::
+ * more.  A writable SPTE is not replaced by a read-only one, but one that KVM has
+ * taken the access from, without a flush, to see accesses where the CPU has no
+ * access bits, is::
  *
  *	vCPU A, reads			vCPU B, writes		here
  *	-------------			--------------		----
@@ -23,6 +25,7 @@
  *	mapped read-only
  *					entry unprotected
  *					writable SPTE, in TLB
+ *							access taken away
  *	read-only SPTE over it
  *								protected again:
  *								nothing to clear

@@ -616,7 +616,7 @@ static void share_detach(struct kvm_dmm_policy *policy)
 	share_forget_all(share);
 	xa_destroy(&share->regions);
 	kfree(share);
-	/* Nobody else is there to do it. */
+	/* Otherwise they would stay for a minute. */
 	if (atomic_dec_and_test(&share_pools))
 		share_sweep_all();
 }

@@ -168,7 +168,6 @@ static struct share_record *share_insert(u64 hash)
 	/* Without end it would be tried otherwise, with entries busy. */
 	record = kmem_cache_alloc(share_cache,
 				  GFP_NOIO | __GFP_NORETRY | __GFP_NOWARN);
-
 	if (!record)
 		return NULL;
 	/*

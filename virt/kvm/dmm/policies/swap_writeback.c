@@ -129,7 +129,10 @@ int dmm_writeback(struct dmm_swap *swap, unsigned long nr)
 		}
 		base = round_down(index, KVM_DMM_REGION_PAGES);
 		r = dmm_writeback_region(swap, base, &writer, nr);
-		/* Others give the backing work, too: see above. */
+		/*
+		 * Others have filled what dmm_writer_busy() leaves free: wait above.
+		 * What came back for this try is resident.
+		 */
 		if (r == -EAGAIN)
 			continue;
 		if (r < 0)
