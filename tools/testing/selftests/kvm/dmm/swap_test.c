@@ -332,7 +332,7 @@ DMM_TEST(swap, cold_pages_go)
 
 	ASSERT_EQ(0, dmm_pool_set(ino, "swap/cold_after_ms", "1000"));
 	dmm_guest_start(self->guest, 0, DMM_OP_STORM, DMM_GPA, hot, 0);
-	for (tries = 0; tries < 600 && stat_of(ino, "cold") < PAGES * 6 / 8; tries++)
+	for (tries = 0; tries < 200 && stat_of(ino, "cold") < PAGES * 6 / 8; tries++)
 		usleep(100000);
 	EXPECT_EQ(0, dmm_guest_stop(self->guest, 0));
 	EXPECT_LE(PAGES * 6 / 8, stat_of(ino, "cold"));
