@@ -117,8 +117,6 @@ struct share_pool {
 	struct share_found found[SHARE_BATCH];
 };
 
-static atomic_t share_pools;	/* that have the policy */
-
 static void share_count(struct share_pool *share, unsigned int nr)
 {
 	kvm_dmm_policy_count(share->policy, nr, 1);
@@ -603,7 +601,6 @@ static int share_attach(struct kvm_dmm_policy *policy)
 		kfree(share);
 		return -ENOMEM;
 	}
-	atomic_inc(&share_pools);
 	wake_up_process(share->worker);
 	return 0;
 }
@@ -616,9 +613,8 @@ static void share_detach(struct kvm_dmm_policy *policy)
 	share_forget_all(share);
 	xa_destroy(&share->regions);
 	kfree(share);
-	/* Otherwise they would stay for a minute. */
-	if (atomic_dec_and_test(&share_pools))
-		share_sweep_all();
+	/* A pass that was not over has found frames, too. */
+	share_sweep();
 }
 
 static const struct kvm_dmm_tunable share_tunables[] = {

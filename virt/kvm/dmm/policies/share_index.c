@@ -350,14 +350,14 @@ void share_forget(struct share_record **slot)
 }
 
 /*
- * Look at all records: drop those of frames that are gone, and return how many.
- * What is in a bucket behind one that is dropped may be missed.
+ * Look at all records: drop those of frames that are gone, and return whether there
+ * were any.  What is in a bucket behind one that is dropped may be missed.
  */
-static unsigned long share_sweep_once(void)
+static bool share_sweep_once(void)
 {
 	struct rhashtable_iter iter;
 	struct share_record *record;
-	unsigned long nr = 0;
+	bool dropped = false;
 	u64 hash;
 
 	rhashtable_walk_enter(&share_table, &iter);
@@ -375,7 +375,7 @@ static unsigned long share_sweep_once(void)
 		if (record && record->shared &&
 		    !kvm_dmm_shared_alive(record->shared)) {
 			share_remove(record);
-			nr++;
+			dropped = true;
 		}
 		mutex_unlock(share_lock(hash));
 		cond_resched();
@@ -383,7 +383,7 @@ static unsigned long share_sweep_once(void)
 	}
 	rhashtable_walk_stop(&iter);
 	rhashtable_walk_exit(&iter);
-	return nr;
+	return dropped;
 }
 
 /* How often the index is swept, in seconds. */
@@ -407,20 +407,10 @@ void share_sweep(void)
 
 static void share_sweep_work(struct work_struct *work)
 {
-	share_sweep_once();
-	if (atomic_read(&share_table.nelems))
-		share_sweep();
-}
-
-/**
- * share_sweep_all - drop all records of frames that are gone
- *
- * Context: May sleep.
- */
-void share_sweep_all(void)
-{
 	while (share_sweep_once())
 		;
+	if (atomic_read(&share_table.nelems))
+		share_sweep();
 }
 
 static void share_free_record(void *ptr, void *arg)

@@ -21,7 +21,6 @@ struct kvm_dmm_shared *share_match(u64 hash);
 void share_drop(u64 hash, struct kvm_dmm_shared *shared);
 void share_forget(struct share_record **slot);
 void share_sweep(void);
-void share_sweep_all(void);
 int share_index_init(void);
 void share_index_exit(void);
 
