@@ -352,6 +352,71 @@ DMM_TEST(host, poisoned_not_copied)
 	dmm_mem_free(&clone);
 }
 
+static void count_poison(int signal, siginfo_t *info, void *context)
+{
+	if (info->si_code == BUS_MCEERR_AR)
+		poison_code++;
+}
+
+/*
+ * What is mapped ahead of a guest, as a policy knows it and as a neighbour, leaves
+ * out what was lost: of that hears who touches it.
+ */
+DMM_TEST(host, poisoned_ahead)
+{
+	struct sigaction action = { .sa_sigaction = count_poison,
+				    .sa_flags = SA_SIGINFO };
+	char order[] = "/tmp/poisoned-XXXXXX", *hva = self->mem.hva;
+	const char *lines = "0\n1\n2\n3\n4\n";
+	unsigned long ino = self->mem.ino;
+	const int page[] = { 3, 19 };
+	unsigned int i;
+	int fd;
+
+	if (!dmm_policy_loaded("restore"))
+		SKIP(return, "no policy restore");
+	dmm_mem_exact(&self->mem);
+	dmm_fill(hva, 0, PAGES, 1);
+	for (i = 0; i < ARRAY_SIZE(page); i++) {
+		char *lost = hva + page[i] * DMM_PAGE;
+
+		ASSERT_EQ(0, fallocate(self->mem.fd, PUNCH, page[i] * DMM_PAGE,
+				       DMM_PAGE));
+		ASSERT_EQ(DMM_PAGE, pwrite(self->mem.fd, hva, DMM_PAGE,
+					   page[i] * DMM_PAGE));
+		(void)*(volatile char *)lost;
+		if (!poison(lost))
+			SKIP(return, "no handling of memory failures");
+	}
+	fd = mkstemp(order);
+	ASSERT_LE(0, fd);
+	ASSERT_EQ(strlen(lines), write(fd, lines, strlen(lines)));
+	close(fd);
+	ASSERT_EQ(0, dmm_pool_set(ino, "policies", "+restore"));
+	ASSERT_EQ(0, dmm_pool_set(ino, "restore/order", order));
+	unlink(order);
+
+	poison_code = 0;
+	sigaction(SIGBUS, &action, NULL);
+	for (i = 0; i < ARRAY_SIZE(page); i++) {
+		const uint64_t gpa = DMM_GPA + page[i] * DMM_PAGE;
+
+		EXPECT_EQ(0, dmm_guest_bad_pages(self->guest, gpa - 3 * DMM_PAGE,
+						 3, 1));
+		EXPECT_EQ(0, poison_code);
+		dmm_guest_run_once(self->guest, 0, DMM_OP_PEEK, gpa, 1, 0);
+		EXPECT_EQ(1, poison_code);
+		ASSERT_EQ(0, fallocate(self->mem.fd, PUNCH, page[i] * DMM_PAGE,
+				       DMM_PAGE));
+		EXPECT_EQ(0, dmm_guest_continue(self->guest, 0));
+		EXPECT_EQ(0, self->guest->cpu[0].cmd->result);
+		EXPECT_EQ(0, dmm_guest_bad_pages(self->guest, gpa + DMM_PAGE, 1,
+						 1));
+		poison_code = 0;
+	}
+	signal(SIGBUS, SIG_DFL);
+}
+
 DMM_TEST(host, mprotect_and_mremap)
 {
 	void *hva;

@@ -707,6 +707,55 @@ DMM_TEST(restore, background_order)
 	EXPECT_EQ(0, get(self, "stats/touched"));
 }
 
+/* An order of all pages, one after the other. */
+static void write_order(FIXTURE_DATA(restore) *self)
+{
+	FILE *f = fopen(self->order, "w");
+	unsigned long i;
+
+	TEST_ASSERT(f, "Cannot write an order");
+	for (i = 0; i < PAGES; i++)
+		fprintf(f, "%lu\n", i);
+	fclose(f);
+}
+
+/* Where the image is not there yet, a touch does not go through all of the order. */
+DMM_TEST(restore, order_of_slow_image)
+{
+	write_order(self);
+	ASSERT_EQ(0, set(self, "order", self->order));
+	ASSERT_EQ(0, set(self, "image", self->image));
+	/* Nothing in the page cache is what a device has yet to read. */
+	ASSERT_EQ(0, fallocate(self->fd, PUNCH, DMM_PAGE, SIZE - DMM_PAGE));
+	EXPECT_EQ(0, dmm_guest_bad_pages(self->guest, DMM_GPA, 1, 1));
+	EXPECT_LE(PAGES - 1 - 64, get(self, "order"));
+	EXPECT_GT(PAGES, get(self, "order"));
+}
+
+/* What comes in the background is the image, not what another policy has taken out. */
+DMM_TEST(restore, background_beside_swap)
+{
+	unsigned long ino = self->mem.ino;
+
+	if (!dmm_policy_loaded("swap"))
+		SKIP(return, "no policy swap");
+	fill_image(self->fd, DMM_HALF | 1);
+	write_order(self);
+	ASSERT_EQ(0, dmm_pool_set(ino, "policies", "+swap"));
+	ASSERT_EQ(0, set(self, "image", self->image));
+	EXPECT_EQ(0, dmm_bad_pages(self->mem.hva, 0, PAGES / 2, DMM_HALF | 1));
+	ASSERT_EQ(0, dmm_pool_set_bytes(ino, "reclaim", SIZE / 2));
+	ASSERT_EQ(0, resident(self));
+
+	ASSERT_EQ(0, set(self, "order", self->order));
+	ASSERT_EQ(0, set(self, "rate_bytes", "1G"));
+	ASSERT_TRUE(wait_remaining(self, 0));
+	EXPECT_EQ(PAGES / 2, get(self, "stats/filled"));
+	EXPECT_EQ(0, dmm_pool_get(ino, "swap/stats/in_compressed"));
+	EXPECT_EQ(0, dmm_guest_bad_pages(self->guest, DMM_GPA, PAGES,
+					 DMM_HALF | 1));
+}
+
 DMM_TEST(restore, bad_orders)
 {
 	static const struct {
@@ -730,6 +779,10 @@ DMM_TEST(restore, bad_orders)
 	/* There is nothing to record. */
 	ASSERT_EQ(0, ftruncate(self->mem.fd, 0));
 	EXPECT_EQ(-EINVAL, set(self, "record", self->order));
+	/* And here too much. */
+	ASSERT_EQ(0, ftruncate(self->mem.fd, 2UL << 40));
+	EXPECT_EQ(-EFBIG, set(self, "record", self->order));
+	EXPECT_EQ(-EFBIG, set(self, "order", self->image));
 	ASSERT_EQ(0, ftruncate(self->mem.fd, SIZE));
 	for (i = 0; i < ARRAY_SIZE(orders); i++) {
 		fd = open(self->order, O_WRONLY | O_CREAT | O_TRUNC, 0600);
