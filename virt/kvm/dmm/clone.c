@@ -397,9 +397,10 @@ static int dmm_clone_range(struct kvm_dmm_pool *src, pgoff_t from,
  * Context: May sleep.
  * Return: Number of bytes; -EINVAL: not aligned, overlapping, or beyond the end
  *	of the source; -EOPNOTSUPP: FIDEDUPERANGE; -ENOSPC: what has to be copied
- *	or fetched does not fit below the limit of its pool; -ENOMEM; -EINTR;
- *	-EIO: the memory of a page that has to be copied has failed; or
- *	the error of a policy that has the content.
+ *	does not fit below the limit of its pool; -ENOMEM: the same of what the
+ *	source has to fetch, or the host has no memory; -EINTR; -EIO: the memory
+ *	of a page that has to be copied has failed; or the error of a policy that
+ *	has the content.
  */
 loff_t dmm_remap_file_range(struct file *file_in, loff_t pos_in,
 			    struct file *file_out, loff_t pos_out, loff_t len,

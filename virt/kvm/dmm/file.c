@@ -85,6 +85,14 @@ static vm_fault_t __dmm_vm_resolve(struct vm_fault *vmf, unsigned int flags,
 			if (vmf->flags & FAULT_FLAG_INTERRUPTIBLE)
 				flags |= DMM_INTR;
 			return dmm_vm_wait(vmf, flags);
+		} else if (vmf->flags & FAULT_FLAG_MKWRITE) {
+			/*
+			 * The lock cannot be dropped from here.  With nothing
+			 * mapped, the access comes back as a fault that may.
+			 */
+			unmap_mapping_pages(vmf->vma->vm_file->f_mapping,
+					    vmf->pgoff, 1, false);
+			return VM_FAULT_NOPAGE;
 		}
 		/*
 		 * The last try.  Only a fatal signal ends it: the kernel may
@@ -273,6 +281,24 @@ static ssize_t dmm_write(struct kvm_dmm_pool *pool, struct kiocb *iocb,
 	return done ?: dmm_write_errno(r);
 }
 
+/* Where the last page of a file ends; the last of all has no end. */
+static loff_t dmm_last_end(loff_t size)
+{
+	return size > MAX_LFS_FILESIZE - PAGE_SIZE ? MAX_LFS_FILESIZE :
+	       round_up(size, PAGE_SIZE);
+}
+
+/* Make a file end at @size, whatever the rest of the last page is. */
+static void dmm_cut(struct kvm_dmm_pool *pool, loff_t size)
+{
+	struct inode *inode = &pool->inode;
+
+	/* Before the walk: see dmm_fault_lock(). */
+	i_size_write(inode, size);
+	unmap_mapping_range(inode->i_mapping, dmm_last_end(size), 0, 1);
+	dmm_drop_range(pool, DIV_ROUND_UP_ULL(size, PAGE_SIZE), ULONG_MAX);
+}
+
 static ssize_t dmm_write_iter(struct kiocb *iocb, struct iov_iter *from)
 {
 	struct inode *inode = file_inode(iocb->ki_filp);
@@ -299,17 +325,10 @@ static ssize_t dmm_write_iter(struct kiocb *iocb, struct iov_iter *from)
 	r = dmm_write(pool, iocb, from);
 	/* Nothing behind what was written. */
 	if (end > size && iocb->ki_pos < end)
-		dmm_set_size(pool, r > 0 ? max(size, iocb->ki_pos) : size);
+		dmm_cut(pool, r > 0 ? max(size, iocb->ki_pos) : size);
 unlock:
 	inode_unlock(inode);
 	return r;
-}
-
-/* Where the last page of a file ends; the last of all has no end. */
-static loff_t dmm_last_end(loff_t size)
-{
-	return size > MAX_LFS_FILESIZE - PAGE_SIZE ? MAX_LFS_FILESIZE :
-	       round_up(size, PAGE_SIZE);
 }
 
 /*
@@ -383,20 +402,15 @@ int dmm_set_size(struct kvm_dmm_pool *pool, loff_t size)
 		/* Of a page that has failed nobody reads the rest, either. */
 		if (r && r != -EHWPOISON)
 			return r;
+		dmm_cut(pool, size);
+	} else {
+		i_size_write(inode, size);
 	}
-	/* Before the walk: see dmm_fault_lock(). */
-	i_size_write(inode, size);
-	if (size < old) {
-		unmap_mapping_range(inode->i_mapping, dmm_last_end(size), 0, 1);
-		dmm_drop_range(pool, DIV_ROUND_UP_ULL(size, PAGE_SIZE),
-			       ULONG_MAX);
-	} else if (size > old && !READ_ONCE(pool->nr_lazy)) {
+	if (size > old && !READ_ONCE(pool->nr_lazy)) {
 		r = dmm_populate(pool, old >> PAGE_SHIFT,
 				 (size - 1) >> PAGE_SHIFT);
 		if (r) {
-			i_size_write(inode, old);
-			dmm_drop_range(pool, DIV_ROUND_UP_ULL(old, PAGE_SIZE),
-				       ULONG_MAX);
+			dmm_cut(pool, old);
 			return r;
 		}
 	}
@@ -438,7 +452,7 @@ static long dmm_fallocate(struct file *file, int mode, loff_t offset,
 				 (end - 1) >> PAGE_SHIFT);
 	/* As large as it was, with nothing more than it had. */
 	if (r && i_size_read(inode) > size)
-		dmm_set_size(pool, size);
+		dmm_cut(pool, size);
 	inode_set_mtime_to_ts(inode, inode_set_ctime_current(inode));
 unlock:
 	inode_unlock(inode);
@@ -499,6 +513,9 @@ static int dmm_willneed(struct kvm_dmm_pool *pool, pgoff_t first, pgoff_t last)
 			if (kvm_dmm_peek(pool, index, NULL) == KVM_DMM_TOKEN) {
 				r = dmm_resolve(pool, index, DMM_INTR, &page,
 						NULL);
+				/* The file has become smaller meanwhile. */
+				if (r == -EFAULT && index >= dmm_pages(pool))
+					return 0;
 				if (r)
 					return dmm_failed_errno(r);
 				put_page(page);

@@ -660,7 +660,17 @@ static unsigned long dmm_shrink_scan(struct shrinker *shrinker,
 		done = dmm_reclaim(pool, nr, 0, ULONG_MAX,
 				   KVM_DMM_RECLAIM_HOST);
 		mutex_lock(&dmm_pools_lock);
-		if (!--pool->nr_shrinking)
+		WRITE_ONCE(pool->nr_shrinking, pool->nr_shrinking - 1);
+		/*
+		 * dmm_pool_del() waits without the lock.  Without the barrier each
+		 * could miss the other:
+		 *
+		 *	here				dmm_pool_del()
+		 *	1. store the count		a. queue itself
+		 *	2. look for who waits		b. read the count
+		 */
+		smp_mb();
+		if (!pool->nr_shrinking)
 			wake_up_var(&pool->nr_shrinking);
 	}
 	mutex_unlock(&dmm_pools_lock);

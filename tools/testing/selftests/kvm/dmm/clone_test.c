@@ -708,4 +708,80 @@ DMM_TEST(clone, many)
 	EXPECT_EQ(0, shared(&self->mem));
 }
 
+/*
+ * A file whose last page is not whole, and shared, is as large as before where there
+ * is no room for more, nor for a copy of that page.
+ */
+DMM_TEST(clone, undone_at_limit)
+{
+	const off_t size = 10 * DMM_PAGE + 100;
+	struct dmm_mem copy = empty();
+	char buf[DMM_PAGE] = { 1 };
+
+	ASSERT_EQ(0, ftruncate(self->mem.fd, size));
+	dmm_fill(self->mem.hva, 0, 10, 1);
+	ASSERT_EQ(100, pwrite(self->mem.fd, buf, 100, 10 * DMM_PAGE));
+	ASSERT_EQ(0, ftruncate(copy.fd, 0));
+	ASSERT_EQ(0, reflink(&copy, &self->mem));
+	ASSERT_EQ(size, lseek(copy.fd, 0, SEEK_END));
+	ASSERT_EQ(0, dmm_pool_set(copy.ino, "max_bytes", "0"));
+
+	EXPECT_EQ(-1, fallocate(copy.fd, 0, 0, 1 << 20));
+	EXPECT_EQ(ENOSPC, errno);
+	EXPECT_EQ(size, lseek(copy.fd, 0, SEEK_END));
+	EXPECT_EQ(-1, pwrite(copy.fd, buf, sizeof(buf), 20 * DMM_PAGE));
+	EXPECT_EQ(ENOSPC, errno);
+	EXPECT_EQ(size, lseek(copy.fd, 0, SEEK_END));
+	EXPECT_EQ(0, dmm_bad_pages(copy.hva, 0, 10, 1));
+	dmm_mem_free(&copy);
+}
+
+/**
+ * struct waiter - a thread that writes to a page
+ * @addr: the page
+ * @errno_: of the write, made by the kernel, when it is over; 0: it succeeded
+ * @done: it is over
+ */
+struct waiter {
+	void *addr;
+	int errno_;
+	volatile bool done;
+};
+
+static void *write_by_kernel(void *arg)
+{
+	struct waiter *waiter = arg;
+	int zero = open("/dev/zero", O_RDONLY);
+
+	waiter->errno_ = read(zero, waiter->addr, 1) < 0 ? errno : 0;
+	waiter->done = true;
+	close(zero);
+	return NULL;
+}
+
+/* Who waits at the limit for a copy of what is mapped does not keep others waiting. */
+DMM_TEST(clone, mmap_while_writer_waits)
+{
+	struct waiter waiter = {};
+	struct dmm_mem copy = empty();
+	pthread_t thread;
+	void *area;
+
+	dmm_fill(self->mem.hva, 0, 4, 1);
+	ASSERT_EQ(0, reflink(&copy, &self->mem));
+	ASSERT_EQ(0, dmm_bad_pages(copy.hva, 0, 4, 1));
+	ASSERT_EQ(0, dmm_pool_set(copy.ino, "max_bytes", "0"));
+	waiter.addr = copy.hva;
+	ASSERT_EQ(0, pthread_create(&thread, NULL, write_by_kernel, &waiter));
+	usleep(200000);
+	area = mmap(NULL, DMM_PAGE, PROT_READ, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	EXPECT_FALSE(waiter.done);
+	EXPECT_NE(MAP_FAILED, area);
+	pthread_join(thread, NULL);
+	EXPECT_EQ(EFAULT, waiter.errno_);
+	munmap(area, DMM_PAGE);
+	EXPECT_EQ(0, dmm_bad_pages(copy.hva, 0, 4, 1));
+	dmm_mem_free(&copy);
+}
+
 TEST_HARNESS_MAIN
