@@ -540,7 +540,7 @@ kvm_pfn_t kvm_dmm_gfn_to_pfn(const struct kvm_memory_slot *slot, gfn_t gfn,
 	int r;
 
 	if (write && !binding->writable)
-		return KVM_PFN_ERR_RO_FAULT;
+		return KVM_PFN_ERR_FAULT;
 	if (write)
 		flags |= DMM_WRITE;
 	if (atomic)

@@ -228,11 +228,13 @@ static int reclaim_store(struct kvm_dmm_pool *pool, const char *buf)
 	while (!r && done < pages) {
 		n = dmm_reclaim(pool, pages - done, 0, ULONG_MAX,
 				KVM_DMM_RECLAIM_USER);
+		done += n;
+		if (done >= pages)
+			break;
 		if (signal_pending(current))
 			r = -EINTR;
 		else if (!n)
 			r = -EAGAIN;
-		done += n;
 	}
 	return r;
 }

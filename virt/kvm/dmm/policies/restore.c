@@ -329,6 +329,8 @@ static int dmm_restore_add(struct dmm_restore *restore)
 		end = vfs_llseek(image, start, SEEK_HOLE);
 		if (end < 0)
 			return end;
+		if (end <= start)
+			return -EIO;
 		first = start >> PAGE_SHIFT;
 		last = (end - 1) >> PAGE_SHIFT;
 		/* Counted before there are any: guests do not wait for us. */

@@ -550,13 +550,10 @@ static void share_tuned(struct kvm_dmm_policy *policy)
 static int share_unmerge(struct kvm_dmm_policy *policy, const char *buf)
 {
 	struct share_pool *share = policy->priv;
-	bool on;
+	unsigned int on;
 	int r;
 
-	r = kstrtobool(buf, &on);
-	if (r)
-		return r;
-	if (!on)
+	if (kstrtouint(buf, 0, &on) || on != 1)
 		return -EINVAL;
 	WRITE_ONCE(share->stopped, true);
 	mutex_lock(&share->work_mutex);

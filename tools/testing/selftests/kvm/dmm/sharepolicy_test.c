@@ -306,6 +306,8 @@ DMM_TEST(sharing, unmerge)
 	EXPECT_EQ(0, bad_content(&self->mem, 0, PAGES, 4));
 	ASSERT_EQ(0, dmm_pool_set_bytes(self->mem.ino, "max_bytes", SIZE));
 	EXPECT_EQ(-EINVAL, dmm_pool_set(self->mem.ino, "share/unmerge", "0"));
+	EXPECT_EQ(-EINVAL, dmm_pool_set(self->mem.ino, "share/unmerge", "y"));
+	EXPECT_EQ(-EINVAL, dmm_pool_set(self->mem.ino, "share/unmerge", "1junk"));
 	ASSERT_EQ(0, dmm_pool_set(self->mem.ino, "share/unmerge", "1"));
 	EXPECT_EQ(0, shared(&self->mem));
 	EXPECT_EQ(SIZE, resident(&self->mem));

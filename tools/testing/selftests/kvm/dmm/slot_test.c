@@ -214,22 +214,19 @@ DMM_TEST(slot, readonly_slot)
 /* A VMM that can't write the memory can't let its guest do so. */
 DMM_TEST(slot, readonly_mapping)
 {
-	int r;
 	void *ro;
 
 	dmm_fill(self->mem.hva, 0, 4, 1);
 	ro = mmap(NULL, SIZE, PROT_READ, MAP_SHARED, self->mem.fd, 0);
 	ASSERT_NE(MAP_FAILED, ro);
 
-	r = dmm_guest_try_slot(self->guest, SLOT2, 0, GPA2, SIZE, ro);
-	ASSERT_EQ(0, r);
+	ASSERT_EQ(0, dmm_guest_try_slot(self->guest, SLOT2, 0, GPA2, SIZE, ro));
 	EXPECT_EQ(*(uint64_t *)ro, dmm_guest_peek(self->guest, GPA2));
 
-	r = dmm_guest_run(self->guest, 0, DMM_OP_POKE, GPA2, 1, 99);
-	EXPECT_TRUE(r == -EFAULT || r == KVM_EXIT_MMIO);
+	EXPECT_EQ(-EFAULT, dmm_guest_run(self->guest, 0, DMM_OP_POKE, GPA2, 1, 99));
 	EXPECT_EQ(0, dmm_bad_pages(self->mem.hva, 0, 4, 1));
-	r = dmm_guest_run(self->guest, 1, DMM_OP_POKE, GPA2 + 9 * DMM_PAGE, 1, 9);
-	EXPECT_TRUE(r == -EFAULT || r == KVM_EXIT_MMIO);
+	EXPECT_EQ(-EFAULT, dmm_guest_run(self->guest, 1, DMM_OP_POKE,
+					 GPA2 + 9 * DMM_PAGE, 1, 9));
 	EXPECT_EQ(4 * DMM_PAGE, resident(self->mem.ino));
 	EXPECT_EQ(0, dmm_nonzero_pages(self->mem.hva + 4 * DMM_PAGE, PAGES - 4));
 }
@@ -239,7 +236,7 @@ DMM_TEST(slot, readonly_descriptor)
 {
 	char path[64];
 	void *ro;
-	int fd, r;
+	int fd;
 
 	snprintf(path, sizeof(path), "/proc/self/fd/%d", self->mem.fd);
 	fd = open(path, O_RDONLY);
@@ -253,8 +250,7 @@ DMM_TEST(slot, readonly_descriptor)
 	ASSERT_NE(MAP_FAILED, ro);
 	ASSERT_EQ(0, dmm_guest_try_slot(self->guest, SLOT2, 0, GPA2, SIZE, ro));
 	EXPECT_EQ(*(uint64_t *)ro, dmm_guest_peek(self->guest, GPA2));
-	r = dmm_guest_run(self->guest, 0, DMM_OP_POKE, GPA2, 1, 99);
-	EXPECT_TRUE(r == -EFAULT || r == KVM_EXIT_MMIO);
+	EXPECT_EQ(-EFAULT, dmm_guest_run(self->guest, 0, DMM_OP_POKE, GPA2, 1, 99));
 	EXPECT_EQ(0, dmm_bad_pages(self->mem.hva, 0, 1, 1));
 	EXPECT_EQ(-1, write(fd, "x", 1));
 	EXPECT_EQ(-1, fallocate(fd, PUNCH, 0, SIZE));
