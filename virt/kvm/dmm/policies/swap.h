@@ -100,7 +100,6 @@ enum dmm_codec_type {
  * @direct: it can do direct I/O
  * @stable: what it writes must not change meanwhile
  * @failing: the last I/O failed
- * @buffered: held to write by the page cache, so that each learns its own error
  * @nr: number of slots
  * @read_wq: where it is read
  * @write_wq: where it is written
@@ -117,7 +116,6 @@ struct dmm_backing {
 	bool direct;
 	bool stable;
 	bool failing;
-	struct mutex buffered;	/* see above */
 	unsigned long nr;
 	struct workqueue_struct *read_wq;
 	struct workqueue_struct *write_wq;

@@ -41,6 +41,9 @@ static struct file *dmm_backing_file(const char *path)
 		return file;
 	if (IS_SWAPFILE(file->f_mapping->host))
 		r = -EBUSY;
+	else if (d_real_inode(file_dentry(file)) != file_inode(file))
+		/* By its layers it could be somebody else's, and is not direct. */
+		r = -EINVAL;
 	else if (!file->f_op->read_iter || !file->f_op->write_iter)
 		r = -EINVAL;
 	if (r) {
@@ -83,6 +86,7 @@ static struct dmm_backing *dmm_backing_create(struct file *file)
 	struct block_device *bdev = S_ISBLK(inode->i_mode) ? I_BDEV(inode) : NULL;
 	loff_t nr = i_size_read(inode) >> PAGE_SHIFT;
 	struct dmm_backing *backing;
+	errseq_t since = 0;
 
 	backing = kzalloc(sizeof(*backing), GFP_KERNEL);
 	if (!backing) {
@@ -92,12 +96,14 @@ static struct dmm_backing *dmm_backing_create(struct file *file)
 	refcount_set(&backing->refs, 1);
 	spin_lock_init(&backing->lock);
 	INIT_LIST_HEAD(&backing->stores);
-	mutex_init(&backing->buffered);
 	backing->file = file;
+	/* What others could not write is nothing to us: see dmm_backing_write(). */
+	errseq_check_and_advance(&file->f_mapping->wb_err, &since);
 	backing->direct = file->f_mode & FMODE_CAN_ODIRECT;
 	backing->stable = bdev ? bdev_stable_writes(bdev) :
 				 mapping_stable_writes(file->f_mapping);
-	backing->nr = min_t(u64, nr, U32_MAX);
+	/* Each slot is a reference, of which there can be 31 bits; stores are others. */
+	backing->nr = min_t(u64, nr, INT_MAX - U16_MAX);
 	if (!backing->nr) {
 		dmm_backing_free(backing);
 		return ERR_PTR(-EINVAL);
@@ -147,10 +153,10 @@ unlock:
  *
  * Context: May sleep.  No lock is held that is needed to make a file.
  * Return: The backing, with a reference; -EISDIR: it is a directory; -EINVAL: it
- *	is neither file nor block device, cannot be read and written, or is
- *	smaller than a page; -ELOOP: it is in dmmfs; -EBUSY: somebody else has the
- *	device for himself, or the host swaps to the file; -ENOMEM; or an error
- *	of open().
+ *	is neither file nor block device, cannot be read and written, is in a
+ *	file system with layers, or is smaller than a page; -ELOOP: it is in
+ *	dmmfs; -EBUSY: somebody else has the device for himself, or the host swaps
+ *	to the file; -ENOMEM; or an error of open().
  */
 struct dmm_backing *dmm_backing_open(const char *path)
 {
@@ -321,35 +327,28 @@ static bool dmm_backing_cached(struct dmm_backing *backing)
 	return S_ISREG(mapping->host->i_mode) && mapping->nrpages;
 }
 
-/* Write by the page cache, or wait until what was to be direct is written. */
-static ssize_t dmm_backing_write_cached(struct dmm_backing *backing, bool direct,
-					struct bio_vec *bvec, unsigned int n,
-					u32 first)
-{
-	loff_t start = (loff_t)first << PAGE_SHIFT;
-	loff_t end = start + ((loff_t)n << PAGE_SHIFT) - 1;
-	ssize_t r;
-
-	mutex_lock(&backing->buffered);
-	if (direct)
-		r = file_write_and_wait_range(backing->file, start, end);
-	else
-		r = dmm_backing_try(backing, true, false, bvec, n, first);
-	mutex_unlock(&backing->buffered);
-	return r;
-}
-
+/*
+ * The page cache tells one error once for each file, but several workers write: an
+ * error since this one began may be its own.
+ */
 static ssize_t dmm_backing_write(struct dmm_backing *backing, bool direct,
 				 struct bio_vec *bvec, unsigned int n, u32 first)
 {
-	ssize_t r, error = 0;
+	struct address_space *mapping = backing->file->f_mapping;
+	loff_t start = (loff_t)first << PAGE_SHIFT;
+	loff_t end = start + ((loff_t)n << PAGE_SHIFT) - 1;
+	errseq_t since = filemap_sample_wb_err(mapping);
+	int error = 0;
+	ssize_t r;
 
-	if (!direct)
-		return dmm_backing_write_cached(backing, false, bvec, n, first);
-	r = dmm_backing_try(backing, true, true, bvec, n, first);
-	if (r >= 0 && dmm_backing_cached(backing))
-		error = dmm_backing_write_cached(backing, true, bvec, n, first);
-	return error ?: r;
+	r = dmm_backing_try(backing, true, direct, bvec, n, first);
+	if (r < 0)
+		return r;
+	/* What was to be direct may be in the page cache nevertheless. */
+	if (direct && dmm_backing_cached(backing))
+		error = file_write_and_wait_range(backing->file, start, end);
+	/* Seen from now on: it would be everybody's otherwise. */
+	return error ?: errseq_check_and_advance(&mapping->wb_err, &since) ?: r;
 }
 
 /**

@@ -395,6 +395,11 @@ void dmm_writer_submit(struct dmm_writer *writer)
 	writer->write = NULL;
 	dmm_backing_release(write->backing, write->first + write->nr,
 			    write->max - write->nr);
+	/* Without memory for the first page: nothing to learn from the device. */
+	if (!write->nr) {
+		dmm_write_free(write);
+		return;
+	}
 	atomic_long_add(write->nr, &writer->swap->submitted);
 	queue_work(write->backing->write_wq, &write->work);
 }

@@ -16,6 +16,8 @@
 
 /* Pages that come back at once. */
 #define DMM_WRITEBACK_CHUNK	32U
+/* Pages that one run in the background writes. */
+#define DMM_WRITEBACK_RUN	1024UL
 
 /* Bring pages back; returns how many, or -EBUSY: there is no room. */
 static int dmm_writeback_fetch(struct dmm_swap *swap,
@@ -160,9 +162,10 @@ void dmm_writeback_work(struct work_struct *work)
 {
 	struct dmm_swap *swap = container_of(work, struct dmm_swap,
 					     writeback_work);
-	unsigned long nr = dmm_store_excess(&swap->store);
+	unsigned long nr;
 
-	/* About two pages make one. */
-	if (nr)
-		dmm_writeback(swap, nr * 2);
+	/* About two pages make one.  The host does not hibernate until a run is over. */
+	nr = min(2 * dmm_store_excess(&swap->store), DMM_WRITEBACK_RUN);
+	if (nr && !dmm_writeback(swap, nr))
+		queue_work(dmm_swap_wq, work);
 }
