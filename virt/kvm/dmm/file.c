@@ -89,6 +89,7 @@ static vm_fault_t __dmm_vm_resolve(struct vm_fault *vmf, unsigned int flags,
 			/*
 			 * The lock cannot be dropped from here.  With nothing
 			 * mapped, the access comes back as a fault that may.
+			 * If somebody reads in between, it comes here again.
 			 */
 			unmap_mapping_pages(vmf->vma->vm_file->f_mapping,
 					    vmf->pgoff, 1, false);

@@ -229,9 +229,7 @@ static int reclaim_store(struct kvm_dmm_pool *pool, const char *buf)
 		n = dmm_reclaim(pool, pages - done, 0, ULONG_MAX,
 				KVM_DMM_RECLAIM_USER);
 		done += n;
-		if (done >= pages)
-			break;
-		if (signal_pending(current))
+		if (done < pages && signal_pending(current))
 			r = -EINTR;
 		else if (!n)
 			r = -EAGAIN;

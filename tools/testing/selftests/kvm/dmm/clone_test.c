@@ -766,6 +766,7 @@ DMM_TEST(clone, mmap_while_writer_waits)
 	struct dmm_mem copy = empty();
 	pthread_t thread;
 	void *area;
+	int tries;
 
 	dmm_fill(self->mem.hva, 0, 4, 1);
 	ASSERT_EQ(0, reflink(&copy, &self->mem));
@@ -773,7 +774,9 @@ DMM_TEST(clone, mmap_while_writer_waits)
 	ASSERT_EQ(0, dmm_pool_set(copy.ino, "max_bytes", "0"));
 	waiter.addr = copy.hva;
 	ASSERT_EQ(0, pthread_create(&thread, NULL, write_by_kernel, &waiter));
-	usleep(200000);
+	for (tries = 0; !dmm_pool_get(copy.ino, "stats/limit_wait") && tries < 10000;
+	     tries++)
+		usleep(1000);
 	area = mmap(NULL, DMM_PAGE, PROT_READ, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
 	EXPECT_FALSE(waiter.done);
 	EXPECT_NE(MAP_FAILED, area);

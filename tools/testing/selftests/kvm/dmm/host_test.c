@@ -249,6 +249,18 @@ static bool poison(char *addr)
 			      strlen(buf)) != -ENOENT;
 }
 
+/* The same for a page of the file, with the content of the first and clean. */
+static bool poison_clean(struct dmm_mem *mem, uint64_t index)
+{
+	char *addr = mem->hva + index * DMM_PAGE;
+
+	TEST_ASSERT(!fallocate(mem->fd, PUNCH, index * DMM_PAGE, DMM_PAGE) &&
+		    pwrite(mem->fd, mem->hva, DMM_PAGE, index * DMM_PAGE) ==
+		    DMM_PAGE, "Cannot make a page anew");
+	(void)*(volatile char *)addr;
+	return poison(addr);
+}
+
 /* Touch or write a page of lost memory: what the signal says, or 0. */
 static int poison_signal(volatile char *addr, bool write)
 {
@@ -280,10 +292,7 @@ DMM_TEST(host, poisoned)
 	dmm_mem_exact(&self->mem);
 	dmm_fill(hva, 0, PAGES, 1);
 	/* Clean, as most of a guest's memory is. */
-	ASSERT_EQ(0, fallocate(self->mem.fd, PUNCH, 3 * DMM_PAGE, DMM_PAGE));
-	ASSERT_EQ(DMM_PAGE, pwrite(self->mem.fd, hva, DMM_PAGE, 3 * DMM_PAGE));
-	c = *(volatile char *)(hva + 3 * DMM_PAGE);
-	if (!poison(hva + 3 * DMM_PAGE))
+	if (!poison_clean(&self->mem, 3))
 		SKIP(return, "no handling of memory failures");
 	other = mmap(NULL, SIZE, PROT_READ | PROT_WRITE, MAP_SHARED,
 		     self->mem.fd, 0);
@@ -366,7 +375,7 @@ DMM_TEST(host, poisoned_ahead)
 {
 	struct sigaction action = { .sa_sigaction = count_poison,
 				    .sa_flags = SA_SIGINFO };
-	char order[] = "/tmp/poisoned-XXXXXX", *hva = self->mem.hva;
+	char order[] = "/tmp/poisoned-XXXXXX";
 	const char *lines = "0\n1\n2\n3\n4\n";
 	unsigned long ino = self->mem.ino;
 	const int page[] = { 3, 19 };
@@ -376,18 +385,10 @@ DMM_TEST(host, poisoned_ahead)
 	if (!dmm_policy_loaded("restore"))
 		SKIP(return, "no policy restore");
 	dmm_mem_exact(&self->mem);
-	dmm_fill(hva, 0, PAGES, 1);
-	for (i = 0; i < ARRAY_SIZE(page); i++) {
-		char *lost = hva + page[i] * DMM_PAGE;
-
-		ASSERT_EQ(0, fallocate(self->mem.fd, PUNCH, page[i] * DMM_PAGE,
-				       DMM_PAGE));
-		ASSERT_EQ(DMM_PAGE, pwrite(self->mem.fd, hva, DMM_PAGE,
-					   page[i] * DMM_PAGE));
-		(void)*(volatile char *)lost;
-		if (!poison(lost))
+	dmm_fill(self->mem.hva, 0, PAGES, 1);
+	for (i = 0; i < ARRAY_SIZE(page); i++)
+		if (!poison_clean(&self->mem, page[i]))
 			SKIP(return, "no handling of memory failures");
-	}
 	fd = mkstemp(order);
 	ASSERT_LE(0, fd);
 	ASSERT_EQ(strlen(lines), write(fd, lines, strlen(lines)));

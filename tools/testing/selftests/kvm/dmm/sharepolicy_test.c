@@ -754,27 +754,44 @@ DMM_TEST(sharing, budget)
 }
 
 /*
- * What was done without a bound is not owed when there is one, in the same pass.
- * It counts all pages of 2 MiB, of which one is there.
+ * A file of @nr blocks, with a page in each, that is looked at without a bound, and
+ * with one of @rate blocks a second when that many are done that they owe a minute.
  */
-DMM_TEST(sharing, bound_later)
+static struct dmm_mem bound_in_pass(uint64_t nr, uint64_t rate)
 {
-	const uint64_t nr = 8192, rate = 8;
 	struct dmm_mem mem = dmm_mem_create_exact(nr * DMM_BLOCK);
-	uint64_t i, begun;
 	char value[16];
+	uint64_t i;
 	int tries;
 
 	for (i = 0; i < nr; i++)
 		dmm_fill(mem.hva + i * DMM_BLOCK, i, 1, 1);
 	share_on(&mem);
-	/* That many owe more than a minute. */
 	for (tries = 0; count(&mem, "hashed") < 60 * rate && tries < 60000; tries++)
 		usleep(1000);
 	snprintf(value, sizeof(value), "%lu", rate * DMM_BLOCK / DMM_PAGE);
-	ASSERT_EQ(0, dmm_pool_set(mem.ino, "share/pages_per_second", value));
-	begun = count(&mem, "hashed");
-	ASSERT_GT(nr - 3 * rate, begun);
+	TEST_ASSERT(!dmm_pool_set(mem.ino, "share/pages_per_second", value),
+		    "Cannot set a bound");
+	return mem;
+}
+
+/* What was done without a bound is not owed when there is one, in the same pass. */
+DMM_TEST(sharing, bound_later)
+{
+	const uint64_t nr = 8192, rate = 8;
+	struct dmm_mem mem;
+	uint64_t begun;
+	int tries;
+
+	/* A pass may be over before we come to set the bound. */
+	for (tries = 0; tries < 5; tries++) {
+		mem = bound_in_pass(nr, rate);
+		begun = count(&mem, "hashed");
+		if (begun < nr - 3 * rate)
+			break;
+		dmm_mem_free(&mem);
+	}
+	ASSERT_NE(5, tries);
 	for (tries = 0; count(&mem, "hashed") < begun + rate && tries < 200; tries++)
 		usleep(100000);
 	EXPECT_LE(begun + rate, count(&mem, "hashed"));
