@@ -57,28 +57,44 @@ apt_update() {
 	return 1
 }
 
-# need_packages PACKAGE...: install what is missing, or say how to.
-need_packages() {
-	local p missing=() try
-	command -v dpkg-query >/dev/null || die "this needs Debian 12 (no dpkg found)"
+missing_packages() {
+	local p
 	for p in "$@"; do
 		dpkg-query -W -f '${db:Status-Status}\n' "$p" 2>/dev/null |
-			grep -qx installed || missing+=("$p")
+			grep -qx installed || echo "$p"
 	done
+}
+
+# need_packages PACKAGE...: install what is missing, or say how to.
+need_packages() {
+	local missing try
+	command -v dpkg-query >/dev/null || die "this needs Debian 12 (no dpkg found)"
+	mapfile -t missing < <(missing_packages "$@")
 	[ ${#missing[@]} -gt 0 ] || return 0
 	if [ "$(id -u)" != 0 ]; then
 		die "these Debian packages are missing, please run:
   sudo apt-get install --no-install-recommends ${missing[*]}"
 	fi
-	say APT "install ${missing[*]}"
+	# Hosts that start side by side need the same, and apt refuses the second.
+	mkdir -p "$CACHE"
+	exec 6>"$CACHE/apt.lock"
+	flock 6
+	mapfile -t missing < <(missing_packages "$@")
 	for try in 1 2 3; do
-		[ "$try" = 1 ] || apt_updated=
-		[ "$try" = 1 ] || apt_update || true
+		[ ${#missing[@]} -gt 0 ] || break
+		if [ "$try" = 1 ]; then
+			say APT "install ${missing[*]}"
+		else
+			apt_updated=
+			apt_update || true
+		fi
 		DEBIAN_FRONTEND=noninteractive apt-get -q=2 -o Dpkg::Use-Pty=0 -y \
+			-o DPkg::Lock::Timeout=300 \
 			install --no-install-recommends "${missing[@]}" \
-			</dev/null >/dev/null && return
+			</dev/null >/dev/null 6>&- && missing=()
 	done
-	die "apt-get could not install: ${missing[*]}"
+	exec 6>&-
+	[ ${#missing[@]} = 0 ] || die "apt-get could not install: ${missing[*]}"
 }
 
 # pkg_versions PACKAGE: every version apt can get, newest first.
