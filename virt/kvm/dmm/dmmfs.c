@@ -355,10 +355,15 @@ static int dmm_getattr(struct mnt_idmap *idmap, const struct path *path,
 		       unsigned int query_flags)
 {
 	struct inode *inode = d_inode(path->dentry);
+	struct kvm_dmm_pool *pool = dmm_pool(inode);
 
 	generic_fillattr(idmap, request_mask, inode, stat);
-	stat->blocks = (u64)atomic_long_read(&dmm_pool(inode)->resident) <<
+	stat->blocks = (u64)(atomic_long_read(&pool->resident) +
+			     atomic_long_read(&pool->nr_tokens)) <<
 		       (PAGE_SHIFT - 9);
+	/* Archivers take a file without any for one hole. */
+	if (!stat->blocks && atomic_long_read(&pool->nr_shared))
+		stat->blocks = 1;
 	return 0;
 }
 

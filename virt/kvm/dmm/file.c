@@ -169,6 +169,8 @@ static vm_fault_t dmm_vm_page_mkwrite(struct vm_fault *vmf)
 	struct page *page;
 	vm_fault_t ret;
 
+	/* The kernel leaves this to those who have this function. */
+	file_update_time(vmf->vma->vm_file);
 	ret = dmm_vm_resolve(vmf, true, &page);
 	if (ret != VM_FAULT_LOCKED)
 		return ret;

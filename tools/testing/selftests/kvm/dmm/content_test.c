@@ -193,4 +193,23 @@ DMM_TEST(content, fs_attributes)
 	EXPECT_EQ(SIZE, lseek(self->mem.fd, 0, SEEK_END));
 }
 
+/* A process that writes to memory that it maps changes the file's times. */
+DMM_TEST(content, times_of_mapping)
+{
+	struct stat before, after;
+
+	/* Read before, and not. */
+	EXPECT_EQ(0, *(volatile char *)self->mem.hva);
+	ASSERT_EQ(0, fstat(self->mem.fd, &before));
+	usleep(50000);
+	*(char *)self->mem.hva = 1;
+	ASSERT_EQ(0, fstat(self->mem.fd, &after));
+	EXPECT_NE(before.st_mtim.tv_nsec, after.st_mtim.tv_nsec);
+	EXPECT_NE(before.st_ctim.tv_nsec, after.st_ctim.tv_nsec);
+	usleep(50000);
+	*(char *)(self->mem.hva + SIZE / 2) = 1;
+	ASSERT_EQ(0, fstat(self->mem.fd, &before));
+	EXPECT_NE(before.st_mtim.tv_nsec, after.st_mtim.tv_nsec);
+}
+
 TEST_HARNESS_MAIN

@@ -31,6 +31,15 @@ static struct dmm_mem dmm_mem_of(int fd, uint64_t size)
 	return mem;
 }
 
+/* st_blocks. */
+uint64_t dmm_blocks(struct dmm_mem *mem)
+{
+	struct stat st;
+
+	TEST_ASSERT(!fstat(mem->fd, &st), "fstat() of a dmmfs file failed");
+	return st.st_blocks;
+}
+
 struct dmm_mem dmm_mem_create(uint64_t size)
 {
 	return dmm_mem_of(kvm_dmmfs_alloc(size, false), size);

@@ -41,6 +41,7 @@ struct dmm_mem {
 	unsigned long ino;
 };
 
+uint64_t dmm_blocks(struct dmm_mem *mem);
 struct dmm_mem dmm_mem_create(uint64_t size);
 struct dmm_mem dmm_mem_create_static(uint64_t size);
 /* From now on fill only what is touched: for tests that count pages. */

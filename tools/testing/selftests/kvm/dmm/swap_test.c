@@ -41,6 +41,7 @@ DMM_TEST(swap, all_kinds)
 
 	dmm_guest_fill(self->guest, DMM_GPA, PAGES, DMM_MIXED | 1);
 	reclaim_all(_metadata, ino);
+	EXPECT_EQ(SIZE / 512, dmm_blocks(&self->mem));
 	EXPECT_EQ(PAGES * 3 / 8, stat_of(ino, "out_same"));
 	EXPECT_EQ(PAGES * 5 / 8, stat_of(ino, "out_compressed"));
 	/* Half of each of five in eight, and not much besides. */
