@@ -7,6 +7,7 @@
 #include <linux/fs.h>
 #include <linux/falloc.h>
 #include <linux/highmem.h>
+#include <linux/kvm_host.h>
 #include <linux/memcontrol.h>
 #include <linux/mm.h>
 #include <linux/sched/mm.h>
@@ -140,10 +141,14 @@ put:
 static vm_fault_t dmm_vm_resolve(struct vm_fault *vmf, bool write,
 				 struct page **pagep)
 {
+	struct kvm_vcpu *vcpu = kvm_get_running_vcpu();
 	unsigned int flags = write ? DMM_WRITE : 0;
 	struct mem_cgroup *memcg, *old;
 	vm_fault_t ret;
 
+	/* KVM walks the page tables of its guest, or emulates it. */
+	if (vcpu && vcpu->kvm->mm == vmf->vma->vm_mm)
+		return __dmm_vm_resolve(vmf, flags, pagep);
 	if (!(current->flags & PF_KTHREAD))
 		return __dmm_vm_resolve(vmf, flags | DMM_PROCESS, pagep);
 	/*

@@ -358,6 +358,33 @@ DMM_TEST(swap, cold_pages_go)
 	EXPECT_GE(1000 * DMM_PAGE, swapped(ino));
 }
 
+/* A page table that KVM reads, with shadow paging, is used by the guest. */
+DMM_TEST(swap, page_table)
+{
+	const uint64_t gva = DMM_GPA + (2UL << 30), table = DMM_GPA + DMM_PAGE;
+	struct kvm_vm *vm = self->guest->vm;
+	unsigned long ino = self->mem.ino;
+	int level = PG_LEVEL_2M;
+	uint64_t *pde;
+
+	virt_map(vm, gva, DMM_GPA, 1);
+	pde = __vm_get_page_table_entry(vm, gva, &level);
+	memcpy(self->mem.hva + DMM_PAGE, addr_gpa2hva(vm, PTE_GET_PA(*pde)),
+	       DMM_PAGE);
+	*pde = (*pde & ~PHYSICAL_PAGE_MASK) | table;
+	dmm_guest_poke(self->guest, gva, 42);
+	ASSERT_EQ(0, dmm_pool_set_bytes(ino, "reclaim", 2 * DMM_PAGE));
+	ASSERT_EQ(0, resident(ino));
+	EXPECT_EQ(42, dmm_guest_peek(self->guest, gva));
+
+	/* So it is not cold before others are, after five passes in ten seconds. */
+	ASSERT_EQ(0, dmm_pool_set(ino, "swap/cold_after_ms", "8000"));
+	usleep(4000000);
+	EXPECT_NE(0, stat_of(ino, "visit"));
+	EXPECT_EQ(0, stat_of(ino, "cold"));
+	EXPECT_EQ(2 * DMM_PAGE, resident(ino));
+}
+
 /* A budget of less than a page for each pass is one all the same. */
 DMM_TEST(swap, cold_pages_go_slowly)
 {
