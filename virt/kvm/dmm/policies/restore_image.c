@@ -50,18 +50,28 @@ struct file *dmm_image_open(const char *path, pgoff_t pages)
 	return ERR_PTR(r);
 }
 
-/* The folio with a page of the image, read in if need be. */
+/*
+ * The folio with a page of the image, read in if need be.  Where a control group or
+ * the host has no memory for it, the access fails like one that gets no frame: the
+ * OOM killer would take the VMM.  So have the folio there before it is read, which
+ * asks for memory without being told how.
+ */
 static struct folio *dmm_image_folio(struct file *image, pgoff_t nr)
 {
 	struct address_space *mapping = image->f_mapping;
-	struct folio *folio;
+	gfp_t gfp = mapping_gfp_mask(mapping) | __GFP_RETRY_MAYFAIL |
+		    __GFP_NOWARN;
+	struct folio *folio, *there;
 
 	if (shmem_mapping(mapping))
-		return shmem_read_folio(mapping, nr);
+		return shmem_read_folio_gfp(mapping, nr, gfp);
 	page_cache_sync_readahead(mapping, &image->f_ra, image, nr, 1);
 	filemap_invalidate_lock_shared(mapping);
-	folio = read_mapping_folio(mapping, nr, image);
+	there = __filemap_get_folio(mapping, nr, FGP_CREAT | FGP_FOR_MMAP, gfp);
+	folio = IS_ERR(there) ? there : read_mapping_folio(mapping, nr, image);
 	filemap_invalidate_unlock_shared(mapping);
+	if (!IS_ERR(there))
+		folio_put(there);
 	return folio;
 }
 

@@ -171,6 +171,45 @@ DMM_TEST(charge, group_at_limit_with_backing)
 }
 
 /*
+ * Nor is anybody killed where it is the page cache of an image that has no room.
+ * Which of the two has none depends on what is there, so try several sizes.
+ */
+DMM_TEST(charge, group_at_limit_with_image)
+{
+	char path[] = "/tmp/charge-XXXXXX", max[16];
+	int fd, status, i;
+
+	if (!make_group())
+		SKIP(return, "no memory control groups");
+	if (!dmm_policy_loaded("restore"))
+		SKIP(return, "no policy restore");
+	fd = mkstemp(path);
+	ASSERT_LE(0, fd);
+	dmm_fill(self->mem.hva, 0, PAGES, 1);
+	for (i = 0; i < 8; i++) {
+		struct dmm_mem mem = dmm_mem_create(SIZE);
+
+		snprintf(max, sizeof(max), "%dK", 4096 + 68 * i);
+		ASSERT_EQ(0, write_string(GROUP "/memory.max", max));
+		ASSERT_EQ(SIZE, pwrite(fd, self->mem.hva, SIZE, 0));
+		ASSERT_EQ(0, dmm_pool_set(mem.ino, "policies", "+restore"));
+		ASSERT_EQ(0, dmm_pool_set(mem.ino, "restore/rate_bytes", "0"));
+		ASSERT_EQ(0, dmm_pool_set(mem.ino, "restore/image", path));
+		/* As if it were on a device, from which it is yet to be read. */
+		ASSERT_EQ(0, fallocate(fd, FALLOC_FL_PUNCH_HOLE |
+				       FALLOC_FL_KEEP_SIZE, 0, SIZE));
+		ASSERT_EQ(0, waitpid(write_in_group(mem.hva, 1), &status, 0) < 0);
+		EXPECT_TRUE(WIFSIGNALED(status) && WTERMSIG(status) == SIGBUS) {
+			TH_LOG("%s: status %#x", max, status);
+		}
+		ASSERT_EQ(0, write_string(GROUP "/memory.max", "max"));
+		dmm_mem_free(&mem);
+	}
+	close(fd);
+	unlink(path);
+}
+
+/*
  * The map takes memory, too, a page for each 2 MiB that are touched, and gives
  * none back: the group's limit ends that with an error.  Not just once: so it is
  * the map that finds no room, not only what is in it.
