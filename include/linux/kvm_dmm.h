@@ -388,9 +388,11 @@ struct page *kvm_dmm_batch_pin(struct kvm_dmm_batch *batch, pgoff_t index);
 int kvm_dmm_batch_token(struct kvm_dmm_batch *batch,
 			struct kvm_dmm_policy *policy, pgoff_t index,
 			u64 token);
+bool kvm_dmm_batch_copy(struct kvm_dmm_batch *batch,
+			struct kvm_dmm_policy *policy, pgoff_t index,
+			u64 *token);
 int kvm_dmm_batch_kept(struct kvm_dmm_batch *batch,
-		       struct kvm_dmm_policy *policy, pgoff_t index,
-		       u64 *token);
+		       struct kvm_dmm_policy *policy, pgoff_t index);
 int kvm_dmm_batch_forget(struct kvm_dmm_batch *batch,
 			 struct kvm_dmm_policy *policy, pgoff_t index);
 int kvm_dmm_batch_absent(struct kvm_dmm_batch *batch, pgoff_t index);

@@ -551,12 +551,40 @@ int kvm_dmm_batch_token(struct kvm_dmm_batch *batch,
 }
 EXPORT_SYMBOL_GPL(kvm_dmm_batch_token);
 
+/* Does @policy keep the content of a frame with the entry @e? */
+static bool dmm_keeps(struct kvm_dmm_policy *policy, u64 e)
+{
+	return (e & DMM_KEPT) && dmm_policy_id(e) == policy->id;
+}
+
+/**
+ * kvm_dmm_batch_copy - what token would kvm_dmm_batch_kept() put in a frame's place?
+ * @batch: a batch after kvm_dmm_batch_take()
+ * @policy: the policy
+ * @index: page offset
+ * @token: where to store the token
+ *
+ * Context: Any.
+ * Return: True if the frame is in the batch and kept by @policy.
+ */
+bool kvm_dmm_batch_copy(struct kvm_dmm_batch *batch,
+			struct kvm_dmm_policy *policy, pgoff_t index, u64 *token)
+{
+	unsigned int i = dmm_offset(index);
+	u64 e = dmm_batch_entry(batch, i);
+
+	if (!batch->taken || !test_bit(i, batch->frozen) || !dmm_keeps(policy, e))
+		return false;
+	*token = page_private(dmm_page(e));
+	return true;
+}
+EXPORT_SYMBOL_GPL(kvm_dmm_batch_copy);
+
 /**
  * kvm_dmm_batch_kept - replace a frame by the token that it came from
  * @batch: a batch after kvm_dmm_batch_take()
  * @policy: the policy
  * @index: page offset
- * @token: where to store the token, or NULL
  *
  * For frames that @policy fetched and kept, and that were not written since:
  * the content need not be stored again.
@@ -565,18 +593,13 @@ EXPORT_SYMBOL_GPL(kvm_dmm_batch_token);
  * Return: 0; -ENOENT: the frame is not in the batch or not kept by @policy.
  */
 int kvm_dmm_batch_kept(struct kvm_dmm_batch *batch,
-		       struct kvm_dmm_policy *policy, pgoff_t index, u64 *token)
+		       struct kvm_dmm_policy *policy, pgoff_t index)
 {
-	unsigned int i = dmm_offset(index);
-	u64 e = dmm_batch_entry(batch, i);
 	u64 kept;
 
-	if (!batch->taken || !test_bit(i, batch->frozen) || !(e & DMM_KEPT) ||
-	    dmm_policy_id(e) != policy->id || READ_ONCE(policy->draining))
+	if (!kvm_dmm_batch_copy(batch, policy, index, &kept) ||
+	    READ_ONCE(policy->draining))
 		return -ENOENT;
-	kept = page_private(dmm_page(e));
-	if (token)
-		*token = kept;
 	atomic_long_inc(&batch->pool->nr_tokens);
 	dmm_count(batch->pool, DMM_STAT_token);
 	trace_kvm_dmm_token(batch->pool, index, policy->ops->name, kept);
@@ -605,8 +628,7 @@ int kvm_dmm_batch_forget(struct kvm_dmm_batch *batch,
 	u64 e = READ_ONCE(*entry);
 	struct page *page;
 
-	if (!test_bit(i, batch->locked) || !(e & DMM_KEPT) ||
-	    dmm_policy_id(e) != policy->id)
+	if (!test_bit(i, batch->locked) || !dmm_keeps(policy, e))
 		return -ENOENT;
 	page = dmm_page(e);
 	dmm_free_token(batch->pool, policy->id, page_private(page));

@@ -338,19 +338,12 @@ static int dmm_store_write(struct dmm_swap_store *store,
 
 /*
  * May the copy of a page be out of reach, in a backing that fails?  Then the frame
- * does not go for it.
+ * does not go for it.  Of a clone, the backing need not be the pool's own.
  */
-static bool dmm_store_doubts(struct dmm_swap_store *store,
-			     struct dmm_swap_region *region, pgoff_t index)
+static bool dmm_store_doubts(u64 token)
 {
-	bool doubts;
-
-	if (!test_bit(dmm_swap_nr(index), region->copied))
-		return false;
-	spin_lock(&store->lock);
-	doubts = store->backing && READ_ONCE(store->backing->failing);
-	spin_unlock(&store->lock);
-	return doubts;
+	return dmm_token_kind(token) == DMM_TOKEN_SLOT &&
+	       READ_ONCE(dmm_token_slot(token)->backing->failing);
 }
 
 /**
@@ -376,8 +369,9 @@ int dmm_store_page(struct dmm_swap_store *store, struct kvm_dmm_batch *batch,
 	u64 token;
 	int r;
 
-	if (!dmm_store_doubts(store, region, index) &&
-	    !kvm_dmm_batch_kept(batch, policy, index, &token)) {
+	if (kvm_dmm_batch_copy(batch, policy, index, &token) &&
+	    !dmm_store_doubts(token) &&
+	    !kvm_dmm_batch_kept(batch, policy, index)) {
 		kvm_dmm_policy_count(policy, DMM_SWAP_out_kept, 1);
 		if (dmm_store_in_memory(token))
 			set_bit(dmm_swap_nr(index), region->packed);

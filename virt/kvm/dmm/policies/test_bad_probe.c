@@ -14,6 +14,7 @@ static int dmm_bad_probe_batch(struct kvm_dmm_policy *policy, pgoff_t index)
 	struct kvm_dmm_policy stranger = { .ops = &dmm_bad_ops };
 	struct kvm_dmm_batch batch;
 	int r = -EPROTO;
+	u64 token;
 
 	if (kvm_dmm_add_tokens(policy, index, index,
 			       1ULL << KVM_DMM_TOKEN_BITS) != -ERANGE)
@@ -23,7 +24,8 @@ static int dmm_bad_probe_batch(struct kvm_dmm_policy *policy, pgoff_t index)
 	/* Nothing was added or taken yet. */
 	if (kvm_dmm_batch_page(&batch, index) ||
 	    kvm_dmm_batch_token(&batch, policy, index, 0) != -ENOENT ||
-	    kvm_dmm_batch_kept(&batch, policy, index, NULL) != -ENOENT ||
+	    kvm_dmm_batch_copy(&batch, policy, index, &token) ||
+	    kvm_dmm_batch_kept(&batch, policy, index) != -ENOENT ||
 	    kvm_dmm_batch_absent(&batch, index) != -ENOENT ||
 	    kvm_dmm_batch_handle(&batch, index) != ERR_PTR(-ENOENT) ||
 	    kvm_dmm_batch_join(&batch, index, NULL) != -ENOENT ||
@@ -46,7 +48,8 @@ static int dmm_bad_probe_batch(struct kvm_dmm_policy *policy, pgoff_t index)
 	    kvm_dmm_batch_token(&batch, policy, index,
 				1ULL << KVM_DMM_TOKEN_BITS) != -ERANGE ||
 	    kvm_dmm_batch_token(&batch, &stranger, index, 0) != -EINVAL ||
-	    kvm_dmm_batch_kept(&batch, policy, index, NULL) != -ENOENT)
+	    kvm_dmm_batch_copy(&batch, policy, index, &token) ||
+	    kvm_dmm_batch_kept(&batch, policy, index) != -ENOENT)
 		goto end;
 	r = 0;
 end:

@@ -139,7 +139,7 @@ static int dmm_store_page(struct kvm_dmm_policy *policy,
 	u32 token;
 	int r;
 
-	if (!kvm_dmm_batch_kept(batch, policy, index, NULL))
+	if (!kvm_dmm_batch_kept(batch, policy, index))
 		return 0;
 	copy = alloc_page(GFP_NOIO | __GFP_NOWARN);
 	if (!copy)

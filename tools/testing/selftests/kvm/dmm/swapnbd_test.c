@@ -619,6 +619,37 @@ DMM_TEST(swapnbd, copies_out_of_reach)
 	end(_metadata, self);
 }
 
+/* Nor for one of a clone, which has that backing of its source, and none. */
+DMM_TEST(swapnbd, clone_out_of_reach)
+{
+	unsigned long ino = self->mem.ino;
+	struct dmm_guest *guest;
+	struct dmm_mem clone;
+	char c;
+
+	begin(_metadata, self, 0, 0);
+	reclaim_all(_metadata, ino);
+	clone = dmm_mem_create(SIZE);
+	ASSERT_EQ(0, dmm_pool_set(clone.ino, "policies", "+swap"));
+	ASSERT_EQ(0, ioctl(clone.fd, FICLONE, self->mem.fd));
+	guest = dmm_guest_create(1);
+	dmm_guest_add_mem(guest, &clone);
+	EXPECT_EQ(0, dmm_guest_bad_pages(guest, DMM_GPA, PAGES / 2, 1));
+
+	self->server.error_read = EIO;
+	self->server.error_write = EIO;
+	EXPECT_EQ(-1, pread(self->mem.fd, &c, 1, SIZE - DMM_PAGE));
+	ASSERT_EQ(0, posix_fadvise(clone.fd, 0, SIZE / 2, POSIX_FADV_DONTNEED));
+	EXPECT_EQ(0, dmm_guest_bad_pages(guest, DMM_GPA, PAGES / 2, 1));
+
+	self->server.error_read = 0;
+	self->server.error_write = 0;
+	EXPECT_EQ(0, dmm_guest_bad_pages(guest, DMM_GPA, PAGES, 1));
+	dmm_guest_free(guest);
+	dmm_mem_free(&clone);
+	end(_metadata, self);
+}
+
 /* An access has failed.  When it is tried again, a signal ends the wait. */
 DMM_TEST(swapnbd, tried_again)
 {
