@@ -102,6 +102,7 @@ struct share_found {
  * @work_mutex: held by the thread while it works on a region, and to keep it out
  * @regions: page offset / 512 to struct share_region
  * @seed: of the domain that the hashes are for
+ * @safe: timing_safe as it was when the pass began
  * @pass: number of the pass
  * @stopped: frames were separated: rest until a number is written again
  * @found: what a batch has that may share or go; protected by @work_mutex
@@ -112,6 +113,7 @@ struct share_pool {
 	struct mutex work_mutex;	/* see above */
 	struct xarray regions;
 	u64 seed;
+	bool safe;
 	unsigned long pass;
 	bool stopped;
 	struct share_found found[SHARE_BATCH];
@@ -260,8 +262,8 @@ static unsigned int share_hash_pages(struct share_pool *share,
 				     struct share_region *region, pgoff_t base,
 				     unsigned long *look, unsigned int *first)
 {
-	bool safe = kvm_dmm_value(share->policy, SHARE_TIMING_SAFE);
 	unsigned int i, n = 0, nr = 0, begin = *first;
+	bool safe = share->safe;
 	struct share_found *found = share->found;
 	struct kvm_dmm_batch batch;
 	struct page *page;
@@ -404,15 +406,24 @@ static void share_scan_region(struct share_pool *share, pgoff_t base)
 	}
 }
 
-/* Start of a pass: what was hashed for another domain is worth nothing. */
+static bool share_safe(struct share_pool *share)
+{
+	return kvm_dmm_value(share->policy, SHARE_TIMING_SAFE);
+}
+
+/*
+ * Start of a pass.  What was hashed for another domain is worth nothing, and of what
+ * was looked at before timing_safe, writes tell whether somebody else has it.
+ */
 static void share_begin_pass(struct share_pool *share)
 {
 	u64 seed = share_seed(share->policy->pool);
+	bool safe = share_safe(share);
 
-	if (seed != share->seed) {
+	if (seed != share->seed || safe > share->safe)
 		share_forget_all(share);
-		share->seed = seed;
-	}
+	share->seed = seed;
+	share->safe = safe;
 	share->pass++;
 }
 
@@ -497,7 +508,8 @@ static void share_pass(struct share_pool *share)
 	share_begin_pass(share);
 	mutex_unlock(&share->work_mutex);
 	while (kvm_dmm_next_region(pool, &index, ULONG_MAX)) {
-		if (kthread_should_stop() || !share_runs(share))
+		if (kthread_should_stop() || !share_runs(share) ||
+		    share_safe(share) != share->safe)
 			return;
 		base = round_down(index, KVM_DMM_REGION_PAGES);
 		begin = ktime_get_ns();

@@ -538,6 +538,27 @@ DMM_TEST(sharing, timing_safe)
 	EXPECT_EQ(60 * DMM_PAGE, resident(&self->mem));
 }
 
+/* What was looked at before is looked at again, and written like all else. */
+DMM_TEST(sharing, timing_safe_later)
+{
+	uint64_t cow;
+
+	dmm_fill(page(&self->mem, 0), 0, 20, 1);
+	passes(&self->mem, 2);
+	cow = dmm_pool_get(self->mem.ino, "stats/cow");
+	dmm_guest_fill(self->guest, DMM_GPA, 10, 2);
+	EXPECT_EQ(cow, dmm_pool_get(self->mem.ino, "stats/cow"));
+	passes(&self->mem, 8);
+
+	ASSERT_EQ(0, dmm_pool_set(self->mem.ino, "share/timing_safe", "1"));
+	passes(&self->mem, 2);
+	ASSERT_EQ(0, dmm_pool_set(self->mem.ino, "share/run", "0"));
+	EXPECT_EQ(20 * DMM_PAGE, shared(&self->mem));
+	dmm_guest_fill(self->guest, DMM_GPA, 20, 3);
+	EXPECT_EQ(cow + 20, dmm_pool_get(self->mem.ino, "stats/cow"));
+	EXPECT_EQ(0, dmm_guest_bad_pages(self->guest, DMM_GPA, 20, 3));
+}
+
 /*
  * Content that is made to have the hash of other content, whatever the seed: a write
  * to it does not tell whether the other is there.
