@@ -755,37 +755,55 @@ static int dmm_swap_reclaim(struct kvm_dmm_policy *policy,
 }
 
 /*
- * Take cold pages out, as many as the budget for @ms milliseconds allows, in which
- * @refaults pages have come back.
+ * A pass begins.  It may take as many pages as the budget for the @ms milliseconds
+ * since the last one allows, in which @refaults pages have come back.
  */
-static void dmm_swap_cold(struct dmm_swap *swap, u64 ms, unsigned long refaults)
+static void dmm_cold_begin(struct dmm_swap *swap, u64 ms, unsigned long refaults)
 {
 	struct kvm_dmm_policy *policy = swap->store.policy;
-	struct kvm_dmm_reclaim rc = { .last = ULONG_MAX };
-	struct dmm_visit visit;
-	unsigned long done;
-	pgoff_t index = 0;
 	u64 target;
 
-	dmm_visit_init(&visit, swap, &rc, true);
 	target = DIV_ROUND_UP_ULL(ms * kvm_dmm_value(policy,
 						     DMM_SWAP_REFAULTS_PER_SECOND),
 				  1000);
 	swap->cold_need = dmm_cold_adapt(swap->cold_need, refaults, target);
-	visit.cold = swap->cold_need;
+	swap->cold_left = 0;
 	/* While too much comes back, pages only age. */
 	if (refaults <= target) {
 		/* Less than a page adds up. */
 		swap->cold_ms = min(swap->cold_ms + ms, max(ms, 1000ULL));
-		rc.nr_pages = swap->cold_ms *
-			      kvm_dmm_value(policy, DMM_SWAP_PAGES_PER_SECOND) /
-			      1000;
+		swap->cold_left = swap->cold_ms *
+				  kvm_dmm_value(policy, DMM_SWAP_PAGES_PER_SECOND) /
+				  1000;
 	}
-	if (rc.nr_pages || refaults > target)
+	if (swap->cold_left || refaults > target)
 		swap->cold_ms = 0;
+}
 
+/* The host does not freeze while the worker runs: jiffies until it lets go. */
+#define DMM_COLD_RUN	HZ
+
+/* Take cold pages out, for a while.  True if the pass is over. */
+static bool dmm_swap_cold(struct dmm_swap *swap)
+{
+	struct kvm_dmm_policy *policy = swap->store.policy;
+	struct kvm_dmm_reclaim rc = {
+		.last = ULONG_MAX,
+		.nr_pages = swap->cold_left,
+	};
+	unsigned long done, end = jiffies + DMM_COLD_RUN;
+	pgoff_t index = swap->cold_next;
+	struct dmm_visit visit;
+	bool over = true;
+
+	dmm_visit_init(&visit, swap, &rc, true);
+	visit.cold = swap->cold_need;
 	while (!visit.full &&
 	       kvm_dmm_next_region(policy->pool, &index, ULONG_MAX)) {
+		if (time_after(jiffies, end)) {
+			over = false;
+			break;
+		}
 		visit.base = round_down(index, KVM_DMM_REGION_PAGES);
 		visit.region = dmm_swap_region_get(swap, index);
 		if (!visit.region)
@@ -797,6 +815,9 @@ static void dmm_swap_cold(struct dmm_swap *swap, u64 ms, unsigned long refaults)
 		index = visit.base + KVM_DMM_REGION_PAGES;
 		cond_resched();
 	}
+	swap->cold_next = over ? 0 : index;
+	swap->cold_left -= min(swap->cold_left, rc.nr_done);
+	return over;
 }
 
 static void dmm_swap_cold_work(struct work_struct *work)
@@ -807,20 +828,26 @@ static void dmm_swap_cold_work(struct work_struct *work)
 					DMM_SWAP_COLD_AFTER_MS);
 	ktime_t now = ktime_get(), last = swap->cold_last;
 	unsigned long refaults;
+	bool over = true;
 
-	/* Passes take their time, and the timer waits for a CPU that is awake. */
-	swap->cold_last = now;
-	spin_lock(&swap->lock);
-	refaults = swap->nr_refaults;
-	swap->nr_refaults = 0;
-	spin_unlock(&swap->lock);
+	if (!ms || !swap->cold_next) {
+		/* Passes take time, and the timer waits for a CPU that is awake. */
+		swap->cold_last = now;
+		swap->cold_next = 0;
+		spin_lock(&swap->lock);
+		refaults = swap->nr_refaults;
+		swap->nr_refaults = 0;
+		spin_unlock(&swap->lock);
+		if (ms)
+			dmm_cold_begin(swap, ktime_ms_delta(now, last), refaults);
+	}
 	/* Without it, look now and then whether it was set. */
 	if (ms) {
 		ms = max(ms / DMM_COLD_PASSES, 1U);
-		dmm_swap_cold(swap, ktime_ms_delta(now, last), refaults);
+		over = dmm_swap_cold(swap);
 	}
 	queue_delayed_work(dmm_swap_wq, &swap->cold_work,
-			   msecs_to_jiffies(ms ?: 1000));
+			   over ? msecs_to_jiffies(ms ?: 1000) : 0);
 }
 
 static struct kvm_dmm_policy_ops dmm_swap_ops = {

@@ -215,6 +215,8 @@ struct dmm_swap_region {
  * @cold_need: see dmm_cold_adapt()
  * @cold_last: when it ran last
  * @cold_ms: time for which it may take pages and has taken none, in milliseconds
+ * @cold_next: where an unfinished pass goes on; 0: the next one is to begin
+ * @cold_left: pages that it may still take
  */
 struct dmm_swap {
 	struct dmm_swap_store store;
@@ -238,6 +240,8 @@ struct dmm_swap {
 	unsigned int cold_need;
 	ktime_t cold_last;
 	u64 cold_ms;
+	pgoff_t cold_next;
+	unsigned long cold_left;
 };
 
 /**
