@@ -213,7 +213,7 @@ struct dmm_swap_region {
  * @same_nr: how many were wanted then
  * @cold_work: takes cold pages out; has what follows for itself
  * @cold_need: see dmm_cold_adapt()
- * @cold_last: when it ran last
+ * @cold_last: when the last pass began
  * @cold_ms: time for which it may take pages and has taken none, in milliseconds
  * @cold_next: where an unfinished pass goes on; 0: the next one is to begin
  * @cold_left: pages that it may still take

@@ -724,6 +724,22 @@ void dmm_guest_add_mem(struct dmm_guest *guest, struct dmm_mem *mem)
 	dmm_guest_add_slot(guest, DMM_SLOT, 0, DMM_GPA, mem->size, mem->hva);
 }
 
+/*
+ * Map the first page of @mem at @gva, by a page table, the last level, that is the
+ * second page of @mem.
+ */
+void dmm_guest_map_by(struct dmm_guest *guest, uint64_t gva, struct dmm_mem *mem)
+{
+	int level = PG_LEVEL_2M;
+	uint64_t *pde;
+
+	virt_map(guest->vm, gva, DMM_GPA, 1);
+	pde = __vm_get_page_table_entry(guest->vm, gva, &level);
+	memcpy(mem->hva + DMM_PAGE, addr_gpa2hva(guest->vm, PTE_GET_PA(*pde)),
+	       DMM_PAGE);
+	*pde = (*pde & ~PHYSICAL_PAGE_MASK) | (DMM_GPA + DMM_PAGE);
+}
+
 int dmm_guest_continue(struct dmm_guest *guest, int cpu)
 {
 	struct dmm_vcpu *c = &guest->cpu[cpu];

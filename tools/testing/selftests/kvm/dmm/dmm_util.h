@@ -206,6 +206,7 @@ int dmm_guest_try_slot(struct dmm_guest *guest, uint32_t slot, uint32_t flags,
 void dmm_guest_del_slot(struct dmm_guest *guest, uint32_t slot);
 /* The usual: all of a file at DMM_GPA in DMM_SLOT. */
 void dmm_guest_add_mem(struct dmm_guest *guest, struct dmm_mem *mem);
+void dmm_guest_map_by(struct dmm_guest *guest, uint64_t gva, struct dmm_mem *mem);
 
 /*
  * Run a command.  0: done.  -EFAULT: KVM_EXIT_MEMORY_FAULT, dmm_guest_continue()

@@ -361,17 +361,10 @@ DMM_TEST(swap, cold_pages_go)
 /* A page table that KVM reads, with shadow paging, is used by the guest. */
 DMM_TEST(swap, page_table)
 {
-	const uint64_t gva = DMM_GPA + (2UL << 30), table = DMM_GPA + DMM_PAGE;
-	struct kvm_vm *vm = self->guest->vm;
+	const uint64_t gva = DMM_GPA + (2UL << 30);
 	unsigned long ino = self->mem.ino;
-	int level = PG_LEVEL_2M;
-	uint64_t *pde;
 
-	virt_map(vm, gva, DMM_GPA, 1);
-	pde = __vm_get_page_table_entry(vm, gva, &level);
-	memcpy(self->mem.hva + DMM_PAGE, addr_gpa2hva(vm, PTE_GET_PA(*pde)),
-	       DMM_PAGE);
-	*pde = (*pde & ~PHYSICAL_PAGE_MASK) | table;
+	dmm_guest_map_by(self->guest, gva, &self->mem);
 	dmm_guest_poke(self->guest, gva, 42);
 	ASSERT_EQ(0, dmm_pool_set_bytes(ino, "reclaim", 2 * DMM_PAGE));
 	ASSERT_EQ(0, resident(ino));

@@ -477,17 +477,9 @@ DMM_TEST(token, fetch_fails)
 DMM_TEST(token, page_table)
 {
 	const uint64_t gva = DMM_GPA + (2UL << 30), table = DMM_GPA + DMM_PAGE;
-	struct kvm_vm *vm = self->guest->vm;
 	unsigned long ino = self->mem.ino;
-	int level = PG_LEVEL_2M;
-	uint64_t *pde;
 
-	/* The last level of the tables for one address is on dmmfs. */
-	virt_map(vm, gva, DMM_GPA, 1);
-	pde = __vm_get_page_table_entry(vm, gva, &level);
-	memcpy(self->mem.hva + DMM_PAGE, addr_gpa2hva(vm, PTE_GET_PA(*pde)),
-	       DMM_PAGE);
-	*pde = (*pde & ~PHYSICAL_PAGE_MASK) | table;
+	dmm_guest_map_by(self->guest, gva, &self->mem);
 	dmm_guest_poke(self->guest, gva, 42);
 	EXPECT_EQ(42, *(uint64_t *)self->mem.hva);
 
