@@ -247,8 +247,8 @@ static int dmm_swap_fetch(struct kvm_dmm_policy *policy, u64 token,
 	}
 	if (!region)
 		return r;
-	if (dmm_store_in_memory(token))
-		clear_bit(i, region->packed);
+	/* Whatever the token was: what had set the bit may have gone with a hole. */
+	clear_bit(i, region->packed);
 	if (READ_ONCE(swap->writeback_by) == current)
 		return r;
 	spin_lock(&swap->lock);

@@ -127,15 +127,17 @@ struct dmm_backing {
 };
 
 /**
- * struct dmm_slot - content in a backing; never changes
+ * struct dmm_slot - content in a backing; never changes once a token leads here
  * @backing: the backing, with a reference
  * @csum: see dmm_slot_checksum()
+ * @written: dmm_slot_clock when the content was there
  * @nr: number of the slot
  * @refs: tokens that lead here, of one pool or of several
  */
 struct dmm_slot {
 	struct dmm_backing *backing;
 	u64 csum;
+	u64 written;
 	u32 nr;
 	refcount_t refs;
 };
@@ -305,6 +307,7 @@ bool dmm_backing_wants_room(struct dmm_backing *backing);
 int dmm_backing_io(struct dmm_backing *backing, bool write,
 		   struct bio_vec *bvec, unsigned int n, u32 first);
 ssize_t dmm_backing_path(struct dmm_backing *backing, char *buf);
+extern atomic64_t dmm_slot_clock;
 u64 dmm_slot_checksum(u32 nr, struct page *page);
 struct dmm_slot *dmm_slot_create(struct dmm_backing *backing, u32 nr, u64 csum);
 void dmm_slot_put(struct dmm_slot *slot);

@@ -395,6 +395,13 @@ again:
 	return r;
 }
 
+/*
+ * Writes to all backings that are done.  A read that began later has what they have
+ * written; of an earlier one the checksum does not tell: guests can make pages that
+ * have the same.
+ */
+atomic64_t dmm_slot_clock;
+
 /**
  * dmm_slot_checksum - checksum of the content of a slot
  * @nr: the slot

@@ -5,8 +5,8 @@
  * A read goes into pages of its own, from where content is copied: so whoever
  * waits for it can be killed while the device still works on it, and a read
  * that is one of a sequence can bring the pages of the next accesses along.
- * The last such read is the window of the pool.  A slot may have got other
- * content since; the checksum says so, and then it is read again.
+ * The last such read is the window of the pool.  A slot that has got its content
+ * since is read again.
  *
  * Whoever was interrupted comes again, and finds the read that it has left: the
  * store has a list of those that are on their way.  As nobody else ends them,
@@ -30,7 +30,8 @@
  * @link: in the list of those on their way; protected by store->lock
  * @backing: the backing, which is there until the work is done; a window may
  *	outlive that of a clone, so it is only compared then: should another one
- *	have got its place, the checksum says so
+ *	have got its place, its slots were written later
+ * @began: dmm_slot_clock before it is read
  * @refs: the work, whoever waits, and the window
  * @done: when the work has done it
  * @error: valid then: -errno
@@ -44,6 +45,7 @@ struct dmm_read {
 	struct dmm_swap_store *store;
 	struct list_head link;
 	struct dmm_backing *backing;
+	u64 began;
 	refcount_t refs;
 	struct completion done;
 	int error;
@@ -116,6 +118,7 @@ static struct dmm_read *dmm_read_alloc(struct dmm_slot *slot, unsigned int nr)
 	INIT_WORK(&read->work, dmm_read_work);
 	init_completion(&read->done);
 	read->backing = slot->backing;
+	read->began = atomic64_read(&dmm_slot_clock);
 	read->first = slot->nr;
 	read->used = 1;
 	return read;
@@ -154,7 +157,7 @@ void dmm_window_drop(struct dmm_swap_store *store)
 
 static bool dmm_read_has(struct dmm_read *read, struct dmm_slot *slot)
 {
-	return read->backing == slot->backing &&
+	return read->backing == slot->backing && read->began >= slot->written &&
 	       slot->nr - read->first < READ_ONCE(read->nr);
 }
 

@@ -120,6 +120,8 @@ static void dmm_write_tokens(struct dmm_write *write,
 			     struct kvm_dmm_batch *batch, unsigned int i,
 			     unsigned int n)
 {
+	struct dmm_swap_region *region = dmm_swap_region(write->swap,
+							 write->index[i]);
 	struct dmm_swap_store *store = &write->swap->store;
 	unsigned int k;
 	int r;
@@ -127,6 +129,7 @@ static void dmm_write_tokens(struct dmm_write *write,
 	for (k = i; k < i + n; k++) {
 		if (!write->page[k])
 			continue;
+		clear_bit(dmm_swap_nr(write->index[k]), region->packed);
 		atomic_long_inc(&store->nr_slots);
 		r = kvm_dmm_batch_token(batch, store->policy, write->index[k],
 					dmm_slot_token(write->slot[k]));
@@ -141,6 +144,8 @@ static void dmm_write_tokens(struct dmm_write *write,
 static void dmm_write_shared(struct dmm_write *write, unsigned int i,
 			     unsigned int n)
 {
+	struct dmm_swap_region *region = dmm_swap_region(write->swap,
+							 write->index[i]);
 	struct dmm_swap_store *store = &write->swap->store;
 	struct kvm_dmm_policy *policy = store->policy;
 	unsigned int k = i;
@@ -157,6 +162,7 @@ static void dmm_write_shared(struct dmm_write *write, unsigned int i,
 			kvm_dmm_batch_end(&batch);
 			continue;
 		}
+		clear_bit(dmm_swap_nr(write->index[k]), region->packed);
 		atomic_long_inc(&store->nr_slots);
 		if (kvm_dmm_batch_token_shared(&batch, policy, write->index[k],
 					       dmm_slot_token(write->slot[k]),
@@ -243,10 +249,14 @@ static void dmm_write_work(struct work_struct *work)
 	struct dmm_write *write = container_of(work, struct dmm_write, work);
 	struct dmm_swap *swap = write->swap;
 	unsigned int i, n;
+	u64 written;
 	int r;
 
 	r = dmm_backing_io(write->backing, true, write->bvec, write->nr,
 			   write->first);
+	written = atomic64_inc_return(&dmm_slot_clock);
+	for (i = 0; i < write->nr; i++)
+		write->slot[i]->written = written;
 	for (i = 0; i < write->nr; i++)
 		if (write->bvec[i].bv_page != write->page[i])
 			__free_page(write->bvec[i].bv_page);

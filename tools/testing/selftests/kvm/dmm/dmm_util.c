@@ -3,6 +3,7 @@
  * What tests of dynamic memory mapping share.
  */
 #include <stdio.h>
+#include <sys/fsuid.h>
 #include <sys/stat.h>
 #include <time.h>
 
@@ -146,7 +147,7 @@ uint64_t dmm_pool_get(unsigned long ino, const char *file)
 	return value;
 }
 
-int dmm_write_file(const char *path, const void *buf, size_t len)
+static int write_file_as(const char *path, const void *buf, size_t len, uid_t uid)
 {
 	int fd = open(path, O_WRONLY);
 	ssize_t n;
@@ -154,13 +155,20 @@ int dmm_write_file(const char *path, const void *buf, size_t len)
 
 	if (fd < 0)
 		return -errno;
+	setfsuid(uid);
 	n = write(fd, buf, len);
 	if (n < 0)
 		r = -errno;
 	else if (n != (ssize_t)len)
 		r = -EIO;
+	setfsuid(geteuid());
 	close(fd);
 	return r;
+}
+
+int dmm_write_file(const char *path, const void *buf, size_t len)
+{
+	return write_file_as(path, buf, len, geteuid());
 }
 
 int dmm_open_scratch(void)
@@ -238,6 +246,15 @@ int dmm_pool_set(unsigned long ino, const char *file, const char *value)
 {
 	char *path = dmm_pool_path(ino, file);
 	int r = dmm_write_file(path, value, strlen(value));
+
+	free(path);
+	return r;
+}
+
+int dmm_pool_set_as_nobody(unsigned long ino, const char *file, const char *value)
+{
+	char *path = dmm_pool_path(ino, file);
+	int r = write_file_as(path, value, strlen(value), 65534);
 
 	free(path);
 	return r;

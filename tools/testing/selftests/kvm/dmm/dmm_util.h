@@ -73,6 +73,8 @@ uint64_t dmm_pool_get(unsigned long ino, const char *file);
 void dmm_pool_read(unsigned long ino, const char *file, char *buf, size_t size);
 int dmm_pool_set(unsigned long ino, const char *file, const char *value);
 int dmm_pool_set_bytes(unsigned long ino, const char *file, uint64_t bytes);
+/* What nobody may write to a file that root has opened for him. */
+int dmm_pool_set_as_nobody(unsigned long ino, const char *file, const char *value);
 /*
  * Is all of a file's memory resident or swapped out?  Waits for it: while a
  * worker takes pages out the numbers are not of one moment.

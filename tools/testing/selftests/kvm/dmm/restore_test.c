@@ -3,7 +3,6 @@
  * Memory comes out of an image when it is touched, or in the background.
  */
 #include <poll.h>
-#include <sys/fsuid.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
 
@@ -80,6 +79,15 @@ static int set(FIXTURE_DATA(restore) *self, const char *file, const char *value)
 
 	sprintf(name, "restore/%s", file);
 	return dmm_pool_set(self->mem.ino, name, value);
+}
+
+static int set_as_nobody(FIXTURE_DATA(restore) *self, const char *file,
+			 const char *value)
+{
+	char name[64];
+
+	sprintf(name, "restore/%s", file);
+	return dmm_pool_set_as_nobody(self->mem.ino, name, value);
 }
 
 static uint64_t resident(FIXTURE_DATA(restore) *self)
@@ -371,9 +379,9 @@ DMM_TEST(restore, bad_images)
 
 	/* With the rights of who writes the path. */
 	ASSERT_EQ(0, chmod(self->image, 0));
-	setfsuid(65534);
-	EXPECT_EQ(-EACCES, set(self, "image", self->image));
-	setfsuid(0);
+	EXPECT_EQ(-EACCES, set_as_nobody(self, "image", self->image));
+	EXPECT_EQ(-EACCES, set_as_nobody(self, "order", self->image));
+	EXPECT_EQ(-EACCES, set_as_nobody(self, "record", self->image));
 	EXPECT_EQ(0, get(self, "remaining_bytes"));
 	EXPECT_EQ(100, get(self, "percent"));
 
