@@ -163,6 +163,9 @@ int kvm_dmm_bind(struct kvm *kvm, const struct kvm_memory_slot *old,
 		/* The file was made smaller meanwhile: as if it had been before. */
 		if (r == -EFAULT)
 			r = -EINVAL;
+		/* Other memory does not know that error here: go on where it was. */
+		if (r == -EINTR)
+			r = -ERESTARTNOINTR;
 		if (r)
 			goto free;
 	}

@@ -109,17 +109,8 @@ bool kvm_dmm_batch_start(struct kvm_dmm_batch *batch,
 }
 EXPORT_SYMBOL_GPL(kvm_dmm_batch_start);
 
-/**
- * kvm_dmm_next_region - find the next region with anything in it
- * @pool: the pool
- * @index: in: where to start; out: first page offset, at or after @index
- * @last: last page offset of interest
- *
- * Context: Any.
- * Return: False if there is none.
- */
-bool kvm_dmm_next_region(struct kvm_dmm_pool *pool, pgoff_t *index,
-			 pgoff_t last)
+/* As kvm_dmm_next_region(), also while the file goes. */
+bool dmm_next_region(struct kvm_dmm_pool *pool, pgoff_t *index, pgoff_t last)
 {
 	unsigned long i = *index >> DMM_REGION_SHIFT;
 
@@ -128,6 +119,24 @@ bool kvm_dmm_next_region(struct kvm_dmm_pool *pool, pgoff_t *index,
 		return false;
 	*index = max(*index, (pgoff_t)i << DMM_REGION_SHIFT);
 	return true;
+}
+
+/**
+ * kvm_dmm_next_region - find the next region with anything in it
+ * @pool: the pool
+ * @index: in: where to start; out: first page offset, at or after @index
+ * @last: last page offset of interest
+ *
+ * What is done for all of a pool goes from one to the next, and has an end when the
+ * file goes, which waits for it.
+ *
+ * Context: Any.
+ * Return: False if there is none, or the file goes.
+ */
+bool kvm_dmm_next_region(struct kvm_dmm_pool *pool, pgoff_t *index,
+			 pgoff_t last)
+{
+	return !dmm_pool_goes(pool) && dmm_next_region(pool, index, last);
 }
 EXPORT_SYMBOL_GPL(kvm_dmm_next_region);
 
@@ -766,7 +775,7 @@ void dmm_drop_range(struct kvm_dmm_pool *pool, pgoff_t first, pgoff_t last)
 	/* Size before entries: see dmm_fault_lock(), whose exchange is the other. */
 	smp_mb();
 	index = first;
-	while (index <= last && kvm_dmm_next_region(pool, &index, last)) {
+	while (index <= last && dmm_next_region(pool, &index, last)) {
 		cond_resched();
 		kvm_dmm_batch_start(&batch, pool, index);
 		end = min(last, batch.base + KVM_DMM_REGION_PAGES - 1);

@@ -4,11 +4,11 @@
  * cloned.
  *
  * Frames become shared, tokens are shared by reference, absent memory stays
- * absent.  Each 2 MiB of the source are a snapshot.  2 MiB that come to lie at
- * the same offset in a file that has nothing there, as when all of a file is
- * cloned to a new one, are cloned at once: without an allocation for each page,
- * because who uses their frames can be found without a list; see family.c.  All
- * else goes page by page.
+ * absent.  2 MiB that come to lie at the same offset in a file that has nothing
+ * there, as when all of a file is cloned to a new one, are cloned at once: as they
+ * are at one moment, and without an allocation for each page, because who uses their
+ * frames can be found without a list; see family.c.  All else goes page by page,
+ * each as it is then: also of such 2 MiB what is merged, kept or held.
  */
 #include <linux/fs.h>
 #include <linux/mm.h>
@@ -422,7 +422,8 @@ loff_t dmm_remap_file_range(struct file *file_in, loff_t pos_in,
 	 * files, who may wait for a directory, for which somebody waits who removes
 	 * this file and has its directory locked.
 	 */
-	mutex_lock(&dst->policy_mutex);
+	if (mutex_lock_killable(&dst->policy_mutex))
+		return -EINTR;
 	lock_two_nondirectories(in, out);
 	r = generic_remap_file_range_prep(file_in, pos_in, file_out, pos_out,
 					  &len, flags);
@@ -437,7 +438,5 @@ loff_t dmm_remap_file_range(struct file *file_in, loff_t pos_in,
 unlock:
 	unlock_two_nondirectories(in, out);
 	mutex_unlock(&dst->policy_mutex);
-	if (r == -ENOMEM && dmm_used(dst) >= dmm_max(dst))
-		r = -ENOSPC;
-	return dmm_failed_errno(r) ?: len;
+	return dmm_full_errno(dst, r) ?: len;
 }

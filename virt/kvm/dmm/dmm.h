@@ -208,6 +208,12 @@ static inline unsigned long dmm_ino(struct kvm_dmm_pool *pool)
 	return pool->inode.i_ino;
 }
 
+/* Has nobody the file any more?  Its end waits for what is done for all of it. */
+static inline bool dmm_pool_goes(struct kvm_dmm_pool *pool)
+{
+	return READ_ONCE(pool->inode.i_state) & I_FREEING;
+}
+
 /* Size of the file in pages, a last part of a page included. */
 static inline pgoff_t dmm_pages(struct kvm_dmm_pool *pool)
 {
@@ -359,6 +365,7 @@ void dmm_batch_lower(struct kvm_dmm_batch *batch);
 void dmm_batch_lower_guests(struct kvm_dmm_batch *batch);
 void dmm_batch_set(struct kvm_dmm_batch *batch, pgoff_t index, u64 new);
 void dmm_drop_range(struct kvm_dmm_pool *pool, pgoff_t first, pgoff_t last);
+bool dmm_next_region(struct kvm_dmm_pool *pool, pgoff_t *index, pgoff_t last);
 
 /* fault.c */
 void dmm_token_to_frame(struct kvm_dmm_pool *pool,
@@ -478,6 +485,13 @@ int dmm_set_domain(struct kvm_dmm_pool *pool, const char *domain);
 int kvm_dmm_pool_init(void);
 void kvm_dmm_pool_exit(void);
 extern spinlock_t dmm_names_lock;
+
+/* As dmm_failed_errno(), where it matters whether it is the pool that is full. */
+static inline int dmm_full_errno(struct kvm_dmm_pool *pool, int r)
+{
+	return r == -ENOMEM && dmm_used(pool) >= dmm_max(pool) ?
+	       -ENOSPC : dmm_failed_errno(r);
+}
 
 /* policy.c */
 int dmm_attach(struct kvm_dmm_pool *pool, const char *name);

@@ -728,6 +728,7 @@ static bool dmm_populate_full(struct kvm_dmm_pool *pool, pgoff_t index)
 int dmm_populate(struct kvm_dmm_pool *pool, pgoff_t first, pgoff_t last)
 {
 	pgoff_t index = first;
+	bool filled = false;
 	struct page *page;
 	int r;
 
@@ -739,10 +740,15 @@ int dmm_populate(struct kvm_dmm_pool *pool, pgoff_t first, pgoff_t last)
 		return -ENOMEM;
 
 	while (index <= last) {
+		/* Who tries again after a signal gets further each time. */
+		if (filled ? signal_pending(current) :
+			     fatal_signal_pending(current))
+			return -EINTR;
 		if (IS_ALIGNED(index, KVM_DMM_REGION_PAGES) &&
 		    index + KVM_DMM_REGION_PAGES - 1 <= last &&
 		    dmm_populate_block(pool, index, DMM_BLOCK_GFP)) {
 			index += KVM_DMM_REGION_PAGES;
+			filled = true;
 			continue;
 		}
 		/* Without the wait of a fault: a caller can be told at once. */
@@ -757,10 +763,9 @@ int dmm_populate(struct kvm_dmm_pool *pool, pgoff_t first, pgoff_t last)
 			if (r)
 				return dmm_failed_errno(r);
 			put_page(page);
+			filled = true;
 		}
 		index++;
-		if (signal_pending(current))
-			return -EINTR;
 		cond_resched();
 	}
 	return 0;

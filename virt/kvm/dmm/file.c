@@ -212,6 +212,12 @@ static int dmm_mmap(struct file *file, struct vm_area_struct *vma)
 	return 0;
 }
 
+/* Nothing was done: begin again behind a signal, unless its handler says no. */
+static int dmm_io_errno(int r)
+{
+	return r == -EINTR ? -ERESTARTSYS : dmm_failed_errno(r);
+}
+
 static ssize_t dmm_read_iter(struct kiocb *iocb, struct iov_iter *to)
 {
 	struct kvm_dmm_pool *pool = dmm_file_pool(iocb->ki_filp);
@@ -251,13 +257,13 @@ static ssize_t dmm_read_iter(struct kiocb *iocb, struct iov_iter *to)
 		cond_resched();
 	}
 	file_accessed(iocb->ki_filp);
-	return done ?: dmm_failed_errno(r);
+	return done ?: dmm_io_errno(r);
 }
 
-/* As a file system says it that is full, or whose disk has failed. */
+/* As a file system says it that is full. */
 static int dmm_write_errno(int r)
 {
-	return r == -ENOMEM ? -ENOSPC : dmm_failed_errno(r);
+	return r == -ENOMEM ? -ENOSPC : dmm_io_errno(r);
 }
 
 static ssize_t dmm_write(struct kvm_dmm_pool *pool, struct kiocb *iocb,
@@ -454,7 +460,7 @@ static long dmm_fallocate(struct file *file, int mode, loff_t offset,
 	if (offset >= end)
 		goto unlock;
 	if (mode & (FALLOC_FL_PUNCH_HOLE | FALLOC_FL_ZERO_RANGE))
-		r = dmm_failed_errno(dmm_zero_range(pool, offset, end));
+		r = dmm_full_errno(pool, dmm_zero_range(pool, offset, end));
 	if (!r && !(mode & FALLOC_FL_PUNCH_HOLE))
 		r = dmm_populate(pool, offset >> PAGE_SHIFT,
 				 (end - 1) >> PAGE_SHIFT);
@@ -539,6 +545,7 @@ static int dmm_fadvise(struct file *file, loff_t offset, loff_t len, int advice)
 {
 	struct kvm_dmm_pool *pool = dmm_file_pool(file);
 	pgoff_t first, last;
+	bool there;
 
 	if (offset < 0 || len < 0)
 		return -EINVAL;
@@ -548,18 +555,18 @@ static int dmm_fadvise(struct file *file, loff_t offset, loff_t len, int advice)
 	first = offset >> PAGE_SHIFT;
 	last = min_t(pgoff_t, (offset + len - 1) >> PAGE_SHIFT,
 		     dmm_pages(pool) - 1);
-	if (!dmm_pages(pool) || first > last)
-		return 0;
+	there = dmm_pages(pool) && first <= last;
 
 	switch (advice) {
 	case POSIX_FADV_WILLNEED:
-		return dmm_willneed(pool, first, last);
+		return there ? dmm_willneed(pool, first, last) : 0;
 	case POSIX_FADV_DONTNEED:
 		/* It slows the guest down: not for who may only read. */
 		if (!(file->f_mode & FMODE_WRITE))
 			return -EPERM;
-		dmm_reclaim(pool, last - first + 1, first, last,
-			    KVM_DMM_RECLAIM_ADVICE);
+		if (there)
+			dmm_reclaim(pool, last - first + 1, first, last,
+				    KVM_DMM_RECLAIM_ADVICE);
 		return 0;
 	case POSIX_FADV_NORMAL:
 	case POSIX_FADV_RANDOM:

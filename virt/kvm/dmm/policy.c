@@ -233,13 +233,15 @@ put:
  *
  * Context: May sleep.
  * Return: 0; -EINVAL: not a name; -ENOENT: no such policy; -EEXIST: attached
- *	already; -ENOSPC: too many policies; -ENOMEM; or what the policy says.
+ *	already; -ENOSPC: too many policies; -ENOMEM; -EINTR: killed while it
+ *	waits; or what the policy says.
  */
 int dmm_attach(struct kvm_dmm_pool *pool, const char *name)
 {
 	int r;
 
-	mutex_lock(&pool->policy_mutex);
+	if (mutex_lock_killable(&pool->policy_mutex))
+		return -EINTR;
 	r = dmm_attach_policy(pool, name);
 	mutex_unlock(&pool->policy_mutex);
 	return r;
@@ -346,6 +348,9 @@ static int dmm_give_back(struct kvm_dmm_pool *pool,
 			}
 			if (dmm_policy_id(e) != policy->id)
 				continue;
+			/* What comes back for a file that goes is of no use. */
+			if (signal_pending(current) || dmm_pool_goes(pool))
+				return -EINTR;
 			/* Writing takes the content over, token and all. */
 			r = dmm_resolve(pool, index,
 					DMM_WRITE | DMM_INTR | DMM_DETACH,
@@ -434,6 +439,8 @@ static int dmm_detach_policy(struct kvm_dmm_pool *pool,
 	r = dmm_give_back(pool, policy);
 	if (r) {
 		WRITE_ONCE(policy->draining, false);
+		if (r == -EINTR)
+			return r;
 		pr_info("kvm_dmm: pool %lu: policy %s stays: its content does not fit or cannot be read (%d)\n",
 			dmm_ino(pool), policy->ops->name, r);
 		return r;
@@ -459,7 +466,8 @@ int dmm_detach(struct kvm_dmm_pool *pool, const char *name)
 
 	if (!dmm_valid_name(name))
 		return -EINVAL;
-	mutex_lock(&pool->policy_mutex);
+	if (mutex_lock_killable(&pool->policy_mutex))
+		return -EINTR;
 	policy = dmm_find_policy(pool, name);
 	if (policy)
 		r = dmm_detach_policy(pool, policy);

@@ -87,10 +87,13 @@ static ssize_t dmm_emit_pages(char *buf, unsigned long pages)
 
 static ssize_t name_show(struct kvm_dmm_pool *pool, char *buf)
 {
+	const char *name;
 	ssize_t len;
 
 	spin_lock(&dmm_names_lock);
-	len = sysfs_emit(buf, "%s\n", pool->name ?: "");
+	name = pool->name ?: "";
+	/* A name may have lines of its own, like those of another pool. */
+	len = sysfs_emit(buf, "%*pEcs\n", (int)strlen(name), name);
 	spin_unlock(&dmm_names_lock);
 	return len;
 }

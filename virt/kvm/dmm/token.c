@@ -136,7 +136,7 @@ bool kvm_dmm_next_token(struct kvm_dmm_policy *policy, pgoff_t *index)
 	struct kvm_dmm_region *region;
 	pgoff_t i = *index;
 
-	while (kvm_dmm_next_region(policy->pool, &i, ULONG_MAX)) {
+	while (dmm_next_region(policy->pool, &i, ULONG_MAX)) {
 		region = dmm_region(policy->pool, i);
 		do {
 			if (dmm_is_token_of(policy,

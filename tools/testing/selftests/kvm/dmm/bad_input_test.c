@@ -6,6 +6,7 @@
 #include <limits.h>
 #include <sys/mount.h>
 #include <sys/stat.h>
+#include <sys/sysmacros.h>
 
 #include "dmm_util.h"
 #include "kselftest_harness.h"
@@ -384,7 +385,7 @@ DMM_TEST(bad, file_types)
 {
 	char *path = strdup_printf("%s/bad-input-%d", dmm_dir(), getpid());
 	char *new = strdup_printf("%s/no/such/dir", dmm_dir());
-	int fd;
+	int fd, other;
 
 	EXPECT_ERRNO(ENOENT, open(path, O_RDWR));
 	EXPECT_ERRNO(ENOENT, open(new, O_RDWR | O_CREAT, 0600));
@@ -394,7 +395,40 @@ DMM_TEST(bad, file_types)
 	EXPECT_ERRNO(EEXIST, open(path, O_RDWR | O_CREAT | O_EXCL, 0600));
 	EXPECT_ERRNO(ENOENT, rename(path, new));
 	EXPECT_ERRNO(ENOTTY, ioctl(fd, 0x1234, 0));
+	/* There is no other type of file, and no second name. */
+	sprintf(new, "%s/bad-other", dmm_dir());
+	EXPECT_ERRNO(EPERM, link(path, new));
+	EXPECT_ERRNO(EPERM, symlink(path, new));
+	EXPECT_ERRNO(EPERM, mknod(new, S_IFIFO | 0600, 0));
+	EXPECT_ERRNO(EPERM, mknod(new, S_IFCHR | 0600, makedev(1, 3)));
+	other = open(new, O_RDWR | O_CREAT | O_EXCL, 0600);
+	ASSERT_GE(other, 0);
+	EXPECT_ERRNO(EINVAL, renameat2(AT_FDCWD, path, AT_FDCWD, new, RENAME_EXCHANGE));
+	EXPECT_ERRNO(EINVAL, renameat2(AT_FDCWD, path, AT_FDCWD, new, RENAME_WHITEOUT));
+	EXPECT_ERRNO(EEXIST, renameat2(AT_FDCWD, path, AT_FDCWD, new, RENAME_NOREPLACE));
+	EXPECT_ERRNO(EINVAL, open(new, O_RDWR | O_DIRECT));
+	EXPECT_EQ(0, unlink(new));
+	close(other);
 	EXPECT_EQ(0, unlink(path));
+	close(fd);
+}
+
+DMM_TEST(bad, advice)
+{
+	char path[64];
+	int fd;
+
+	sprintf(path, "/proc/self/fd/%d", self->mem.fd);
+	fd = open(path, O_RDONLY);
+	ASSERT_GE(fd, 0);
+	EXPECT_EQ(EPERM, posix_fadvise(fd, 0, DMM_PAGE, POSIX_FADV_DONTNEED));
+	EXPECT_EQ(0, posix_fadvise(fd, 0, DMM_PAGE, POSIX_FADV_WILLNEED));
+	EXPECT_EQ(EINVAL, posix_fadvise(self->mem.fd, 0, DMM_PAGE, 77));
+	EXPECT_EQ(EINVAL, posix_fadvise(self->mem.fd, 0, -1, POSIX_FADV_WILLNEED));
+	/* Behind the end there is nothing to do, but what is wrong is wrong. */
+	EXPECT_EQ(0, posix_fadvise(self->mem.fd, 1UL << 40, 0, POSIX_FADV_DONTNEED));
+	EXPECT_EQ(EINVAL, posix_fadvise(self->mem.fd, 1UL << 40, 0, 77));
+	EXPECT_EQ(EPERM, posix_fadvise(fd, 1UL << 40, 0, POSIX_FADV_DONTNEED));
 	close(fd);
 }
 

@@ -736,6 +736,9 @@ DMM_TEST(clone, undone_at_limit)
 	EXPECT_EQ(-1, pwrite(copy.fd, buf, sizeof(buf), 20 * DMM_PAGE));
 	EXPECT_EQ(ENOSPC, errno);
 	EXPECT_EQ(size, lseek(copy.fd, 0, SEEK_END));
+	/* Half of a page is no hole, but a page that has to be copied. */
+	EXPECT_EQ(-1, fallocate(copy.fd, PUNCH, 0, 8));
+	EXPECT_EQ(ENOSPC, errno);
 	EXPECT_EQ(0, dmm_bad_pages(copy.hva, 0, 10, 1));
 	dmm_mem_free(&copy);
 }

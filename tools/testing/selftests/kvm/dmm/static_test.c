@@ -4,6 +4,8 @@
  * memory is: it is all there before the guest runs.
  */
 #include <errno.h>
+#include <signal.h>
+#include <sys/time.h>
 
 #include "dmm_util.h"
 #include "kselftest_harness.h"
@@ -85,6 +87,43 @@ DMM_TEST(static_pool, slot_fills)
 	EXPECT_LE(SIZE / 2, dmm_pool_get(mem.ino, "resident_bytes"));
 	EXPECT_EQ(0, dmm_guest_bad_pages(guest, DMM_GPA, 3, 1));
 	EXPECT_EQ(3, dmm_guest_nonzero_pages(guest, DMM_GPA, PAGES / 2));
+	dmm_guest_free(guest);
+	dmm_mem_free(&mem);
+}
+
+static void on_alarm(int signal)
+{
+}
+
+/* VMMs know no slot that cannot be made because of a signal, be it full or not. */
+DMM_TEST(static_pool, slot_in_spite_of_signals)
+{
+	struct itimerval often = { { 0, 1000 }, { 0, 1000 } }, never = {};
+	struct sigaction action = { .sa_handler = on_alarm };
+	struct dmm_mem mem = dmm_mem_create_static(SIZE);
+	struct dmm_guest *guest = dmm_guest_create(1);
+	int i, r, failed = 0;
+
+	dmm_fill(mem.hva, 0, PAGES, 1);
+	dmm_guest_map(guest, DMM_GPA, SIZE);
+	ASSERT_EQ(0, sigaction(SIGALRM, &action, NULL));
+	ASSERT_EQ(0, setitimer(ITIMER_REAL, &often, NULL));
+	for (i = 0; i < 20; i++) {
+		r = dmm_guest_try_slot(guest, DMM_SLOT, 0, DMM_GPA, SIZE, mem.hva);
+		if (r)
+			failed++;
+		else
+			dmm_guest_del_slot(guest, DMM_SLOT);
+		if (i == 9)
+			while (fallocate(mem.fd, PUNCH, 0, SIZE / 2))
+				ASSERT_EQ(EINTR, errno);
+	}
+	r = dmm_guest_try_slot(guest, DMM_SLOT, 0, DMM_GPA, SIZE, mem.hva);
+	ASSERT_EQ(0, setitimer(ITIMER_REAL, &never, NULL));
+	EXPECT_EQ(0, r);
+	EXPECT_EQ(0, failed);
+	EXPECT_EQ(SIZE, dmm_pool_get(mem.ino, "resident_bytes"));
+	EXPECT_EQ(PAGES / 2, dmm_guest_nonzero_pages(guest, DMM_GPA, PAGES));
 	dmm_guest_free(guest);
 	dmm_mem_free(&mem);
 }

@@ -115,6 +115,7 @@ static int nbd_family(void)
  * The server of /dev/nbd0, a thread of this process, that does as it is told.
  * After @left requests, unless that is negative, it goes without an answer.
  * @error_every: each so-manyth request fails, 0: none.
+ * @ms: what each request takes.
  * @reads: requests to read that it has answered.
  */
 struct server {
@@ -125,6 +126,7 @@ struct server {
 	volatile int error_write;
 	volatile int error_every;
 	volatile int silent;
+	volatile int ms;
 	volatile int left;
 	volatile int reads;
 	pthread_t thread;
@@ -166,6 +168,7 @@ static void *serve(void *arg)
 			break;
 		while (server->silent)
 			usleep(10000);
+		usleep(server->ms * 1000);
 		if (!server->left)
 			break;
 		if (server->left > 0)
@@ -303,7 +306,8 @@ FIXTURE_SETUP(swapnbd)
 FIXTURE_TEARDOWN(swapnbd)
 {
 	dmm_guest_free(self->guest);
-	dmm_mem_free(&self->mem);
+	if (self->mem.hva)
+		dmm_mem_free(&self->mem);
 	close(self->fd);
 	unlink(self->path);
 }
@@ -542,6 +546,44 @@ DMM_TEST(swapnbd, impatient)
 	end(_metadata, self);
 }
 
+/* Who has handlers that let system calls go on does not see signals. */
+DMM_TEST(swapnbd, goes_on)
+{
+	int status;
+	pid_t pid;
+
+	begin(_metadata, self, 0, 0);
+	reclaim_all(_metadata, self->mem.ino);
+	self->server.silent = 1;
+	pid = fork();
+	ASSERT_NE(-1, pid);
+	if (!pid) {
+		struct itimerval often = { { 0, 1000 }, { 0, 1000 } };
+		struct sigaction action = {
+			.sa_handler = on_signal,
+			.sa_flags = SA_RESTART,
+		};
+		char page[DMM_PAGE];
+
+		sigaction(SIGALRM, &action, NULL);
+		setitimer(ITIMER_REAL, &often, NULL);
+		if (pread(self->mem.fd, page, DMM_PAGE, 0) != DMM_PAGE)
+			_exit(errno);
+		if (dmm_bad_pages(page, 0, 1, 1))
+			_exit(254);
+		/* A write brings the rest of the page back, first. */
+		if (pwrite(self->mem.fd, page, 8, DMM_PAGE) != 8)
+			_exit(errno);
+		_exit(0);
+	}
+	usleep(300000);
+	EXPECT_EQ(0, waitpid(pid, &status, WNOHANG));
+	self->server.silent = 0;
+	EXPECT_EQ(pid, waitpid(pid, &status, 0));
+	EXPECT_EQ(0, status);
+	end(_metadata, self);
+}
+
 /*
  * Much is on its way to a device that does not answer, and no more may be: at the
  * limit, what compresses makes room.
@@ -672,6 +714,61 @@ DMM_TEST(swapnbd, tried_again)
 	EXPECT_EQ(0, dmm_guest_continue(self->guest, 0));
 	EXPECT_EQ(0, self->guest->cpu[0].cmd->result);
 	end(_metadata, self);
+}
+
+static void *detach_thread(void *ino)
+{
+	dmm_pool_set((unsigned long)ino, "policies", "-swap");
+	return NULL;
+}
+
+/*
+ * All comes back, which takes long.  Who waits for the policies meanwhile can be
+ * killed, and once nobody has the file any more, nobody waits for what is left.
+ */
+DMM_TEST(swapnbd, goes_while_it_detaches)
+{
+	unsigned long ino = self->mem.ino;
+	pthread_t thread;
+	uint64_t start;
+	int i, status;
+	pid_t pid;
+
+	begin(_metadata, self, 0, 0);
+	reclaim_all(_metadata, ino);
+	/* For up to 32 pages. */
+	self->server.ms = 300;
+	ASSERT_EQ(0, pthread_create(&thread, NULL, detach_thread, (void *)ino));
+	for (i = 0; i < 1000 && !resident(ino); i++)
+		usleep(10000);
+	ASSERT_NE(1000, i);
+
+	pid = fork();
+	ASSERT_LE(0, pid);
+	if (!pid) {
+		dmm_pool_set(ino, "policies", "+sample");
+		_exit(0);
+	}
+	usleep(200000);
+	ASSERT_EQ(0, kill(pid, SIGKILL));
+	for (i = 0; i < 500 && !waitpid(pid, &status, WNOHANG); i++)
+		usleep(10000);
+	EXPECT_NE(500, i);
+	if (i == 500)
+		waitpid(pid, &status, 0);
+	EXPECT_TRUE(WIFSIGNALED(status));
+
+	dmm_guest_free(self->guest);
+	self->guest = NULL;
+	/* Without the check of the pool, which waits for each page. */
+	start = dmm_now_ms();
+	munmap(self->mem.hva, SIZE);
+	close(self->mem.fd);
+	self->mem.hva = NULL;
+	EXPECT_GT(5000, dmm_now_ms() - start);
+	pthread_join(thread, NULL);
+	EXPECT_TRUE(dmm_pool_gone(ino));
+	server_stop(&self->server);
 }
 
 /*
