@@ -231,7 +231,28 @@ DMM_TEST(slot, readonly_mapping)
 	EXPECT_EQ(0, dmm_nonzero_pages(self->mem.hva + 4 * DMM_PAGE, PAGES - 4));
 }
 
-/* So can't one that opened the file read-only. */
+/* What cannot be mapped ahead is the guest's business only when it gets there. */
+DMM_TEST(slot, pre_fault_is_no_exit)
+{
+	struct kvm_pre_fault_memory range = { .gpa = DMM_GPA + SIZE - DMM_PAGE,
+					      .size = DMM_PAGE };
+	struct kvm_vcpu *vcpu = self->guest->cpu[0].vcpu;
+	struct kvm_run before;
+
+	if (!kvm_is_tdp_enabled() || !kvm_has_cap(KVM_CAP_PRE_FAULT_MEMORY))
+		SKIP(return, "nothing is mapped ahead");
+	/* The exit that tells us that is not over yet. */
+	dmm_guest_poke(self->guest, DMM_GPA, 1);
+	before = *vcpu->run;
+	ASSERT_EQ(KVM_EXIT_IO, before.exit_reason);
+	ASSERT_EQ(0, ftruncate(self->mem.fd, SIZE / 2));
+	EXPECT_EQ(-1, __vcpu_ioctl(vcpu, KVM_PRE_FAULT_MEMORY, &range));
+	EXPECT_EQ(EFAULT, errno);
+	EXPECT_EQ(0, memcmp(&before, vcpu->run, sizeof(before)));
+	EXPECT_EQ(1, dmm_guest_peek(self->guest, DMM_GPA));
+}
+
+/* A VMM that opened the file read-only can't write by its guest, either. */
 DMM_TEST(slot, readonly_descriptor)
 {
 	char path[64];
