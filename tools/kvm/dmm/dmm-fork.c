@@ -7,9 +7,12 @@
  * on.  Each clone is then started from the state and its own file.
  */
 #include <err.h>
+#include <errno.h>
 #include <fcntl.h>
 #include <json-c/json.h>
 #include <linux/fs.h>
+#include <signal.h>
+#include <stdarg.h>
 #include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -38,6 +41,7 @@ static const char usage[] =
 
 static FILE *monitor;		/* what QEMU says */
 static int monitor_fd;
+static int stop;		/* a signal: somebody wants us to give up */
 
 static void monitor_open(const char *path)
 {
@@ -129,8 +133,11 @@ static char *monitor_ask(const char *command, const char *name)
 	return answer;
 }
 
-/* Whether memory that is a shared file stays out of what is saved. */
-static void ignore_shared(bool on)
+/*
+ * Whether memory that is a shared file stays out of what is saved.  Left on, QEMU
+ * would save no memory next time, when it should.
+ */
+static bool ignore_shared(bool on)
 {
 	struct json_object *one = json_object_new_object();
 	struct json_object *list = json_object_new_array();
@@ -141,17 +148,32 @@ static void ignore_shared(bool on)
 	json_object_object_add(one, "state", json_object_new_boolean(on));
 	json_object_array_add(list, one);
 	json_object_object_add(arguments, "capabilities", list);
-	json_object_put(monitor_do("migrate-set-capabilities", arguments));
+	if (monitor_try("migrate-set-capabilities", arguments, NULL))
+		return true;
+	if (!on)
+		warnx("x-ignore-shared stays on: what is saved next has no memory");
+	return false;
 }
 
-/* "exec:cat", and STATE in quotes of the shell that QEMU starts. */
-static char *state_uri(const char *how, const char *name)
+static char *format(const char *how, ...)
 {
-	char *uri = malloc(strlen(how) + 4 * strlen(name) + 3), *p;
+	va_list args;
+	char *text;
 
-	if (!uri)
+	va_start(args, how);
+	if (vasprintf(&text, how, args) < 0)
 		errx(1, "no memory");
-	p = stpcpy(uri, how);
+	va_end(args);
+	return text;
+}
+
+/* @name in quotes of the shell that QEMU starts. */
+static char *quoted(const char *name)
+{
+	char *text = malloc(4 * strlen(name) + 3), *p = text;
+
+	if (!text)
+		errx(1, "no memory");
 	*p++ = '\'';
 	for (; *name; name++) {
 		if (*name == '\'')
@@ -160,43 +182,82 @@ static char *state_uri(const char *how, const char *name)
 	}
 	*p++ = '\'';
 	*p = 0;
-	return uri;
+	return text;
 }
 
-/* Have QEMU save or load the state, and wait until it has, or has given up. */
-static bool move_state(const char *command, const char *how, const char *state,
+/* QEMU and its shell need not be in the folder that this program is in. */
+static char *absolute(const char *name)
+{
+	char *folder, *path;
+
+	if (*name == '/')
+		return format("%s", name);
+	folder = getcwd(NULL, 0);
+	if (!folder)
+		err(1, "where are we?");
+	path = format("%s/%s", folder, name);
+	free(folder);
+	return path;
+}
+
+static void give_up(int signal)
+{
+	__atomic_store_n(&stop, signal, __ATOMIC_RELAXED);
+}
+
+/* From here on there is something to undo; who asks twice does not want that. */
+static void catch_signals(void)
+{
+	struct sigaction action = {
+		.sa_handler = give_up,
+		.sa_flags = SA_RESTART | SA_RESETHAND,
+	};
+
+	sigaction(SIGINT, &action, NULL);
+	sigaction(SIGTERM, &action, NULL);
+	sigaction(SIGHUP, &action, NULL);
+}
+
+/*
+ * Have QEMU save or load the state, and wait until it has, or has given up.  What is
+ * saved is there when @file is: that QEMU has completed says nothing of a shell that
+ * still writes, or cannot.
+ */
+static bool move_state(const char *command, const char *uri, const char *file,
 		       unsigned int seconds)
 {
 	const struct timespec pause = { .tv_nsec = POLL_MS * 1000000 };
 	struct json_object *arguments = json_object_new_object();
 	const unsigned int limit = seconds * 1000 / POLL_MS + 1;
-	char *uri = state_uri(how, state), *status;
-	bool done, over;
+	bool completed, failed, cancelled = false;
 	unsigned int tries;
+	char *status;
+	int asked;
 
 	json_object_object_add(arguments, "uri", json_object_new_string(uri));
-	json_object_put(monitor_do(command, arguments));
-	free(uri);
+	if (!monitor_try(command, arguments, NULL))
+		return false;
 
 	for (tries = 0; ; tries++) {
 		status = monitor_ask("query-migrate", "status");
-		done = status && !strcmp(status, "completed");
-		over = done || (status && (!strcmp(status, "failed") ||
-					   !strcmp(status, "cancelled")));
+		completed = status && !strcmp(status, "completed");
+		failed = status && (!strcmp(status, "failed") ||
+				    !strcmp(status, "cancelled"));
 		free(status);
-		if (over)
+		if (completed && (!file || !access(file, F_OK)))
+			return true;
+		if (failed || (completed && cancelled) || tries > 2 * limit)
 			break;
-		if (tries == limit) {
-			warnx("%s takes too long", command);
-			json_object_put(monitor_do("migrate_cancel", NULL));
+		asked = __atomic_load_n(&stop, __ATOMIC_RELAXED);
+		if (!cancelled && (asked || tries >= limit)) {
+			warnx(asked ? "interrupted" : "%s takes too long", command);
+			monitor_try("migrate_cancel", NULL, NULL);
+			cancelled = true;
 		}
-		if (tries > 2 * limit)
-			errx(1, "%s does not end", command);
 		nanosleep(&pause, NULL);
 	}
-	if (!done)
-		warnx("QEMU cannot %s by %s", command, state);
-	return done;
+	warnx("QEMU cannot %s by %s", command, uri);
+	return false;
 }
 
 /* A new file with the memory as it is now. */
@@ -218,12 +279,48 @@ static bool make_clone(int memory, const char *path)
 	return true;
 }
 
+/* Have QEMU's shell write a file, and give it its name when it is whole. */
+static bool save_state(const char *state, unsigned int seconds)
+{
+	char *part = format("%s.part", state);
+	char *from = quoted(part), *to = quoted(state);
+	char *uri = format("exec:cat >%s && mv %s %s", from, from, to);
+	bool saved;
+
+	if (unlink(state) && errno != ENOENT)
+		err(1, "%s", state);
+	saved = move_state("migrate", uri, state, seconds);
+	if (!saved)
+		unlink(part);
+	free(uri);
+	free(to);
+	free(from);
+	free(part);
+	return saved;
+}
+
+/* New files with the memory as it is now, all or none. */
+static bool make_clones(int memory, char **clones)
+{
+	int made = 0;
+
+	while (clones[made] && make_clone(memory, clones[made]))
+		made++;
+	if (!clones[made])
+		return true;
+	while (made--)
+		unlink(clones[made]);
+	return false;
+}
+
 /* Save the state, clone the memory, let the machine go on. */
-static int fork_machine(const char *state, unsigned int seconds,
-			const char *memory, char **clones)
+static bool fork_machine(const char *state, unsigned int seconds,
+			 const char *memory, char **clones)
 {
 	char *run = monitor_ask("query-status", "status");
-	int fd, made = 0;
+	char *saved = format("%s.new", state);
+	bool done;
+	int fd;
 
 	if (!run)
 		errx(1, "QEMU does not say whether the machine runs");
@@ -233,36 +330,50 @@ static int fork_machine(const char *state, unsigned int seconds,
 	if (fd < 0)
 		err(1, "%s", memory);
 
-	/* Left on, QEMU would save no memory next time, when it should. */
-	ignore_shared(true);
+	catch_signals();
+	if (!ignore_shared(true))
+		exit(1);
 	/* When that is done the machine stands still. */
-	if (!move_state("migrate", "exec:cat >", state, seconds)) {
-		ignore_shared(false);
-		unlink(state);
-		return 1;
-	}
-	while (clones[made] && make_clone(fd, clones[made]))
-		made++;
+	done = save_state(saved, seconds) && make_clones(fd, clones);
 	/* What was paused stays so, and its clones begin so. */
-	if (!strcmp(run, "running"))
-		json_object_put(monitor_do("cont", NULL));
+	if (!strcmp(run, "running") && !monitor_try("cont", NULL, NULL))
+		warnx("the machine does not go on");
 	ignore_shared(false);
+	/* A state of before is of use until there is another one. */
+	if (done && rename(saved, state)) {
+		warn("%s", state);
+		while (*clones)
+			unlink(*clones++);
+		done = false;
+	}
+	if (!done)
+		unlink(saved);
+	free(saved);
 	free(run);
 	close(fd);
-	if (!clones[made])
-		return 0;
-	/* All or none. */
-	while (made--)
-		unlink(clones[made]);
-	unlink(state);
-	return 1;
+	return done;
+}
+
+static bool run_clone(const char *state, unsigned int seconds)
+{
+	char *name = quoted(state);
+	char *uri = format("exec:cat %s", name);
+	bool done;
+
+	catch_signals();
+	if (!ignore_shared(true))
+		exit(1);
+	done = move_state("migrate-incoming", uri, NULL, seconds);
+	ignore_shared(false);
+	free(uri);
+	free(name);
+	return done;
 }
 
 int main(int argc, char **argv)
 {
 	char *save = NULL, *resume = NULL;
 	unsigned int seconds = 60;
-	bool done;
 	int opt;
 
 	while ((opt = getopt(argc, argv, "s:r:t:h")) != -1) {
@@ -291,13 +402,8 @@ int main(int argc, char **argv)
 	monitor_open(argv[0]);
 	json_object_put(monitor_read());
 	json_object_put(monitor_do("qmp_capabilities", NULL));
-	if (resume) {
-		ignore_shared(true);
-		done = move_state("migrate-incoming", "exec:cat ", resume, seconds);
-		ignore_shared(false);
-		return !done;
-	}
-	if (!save && asprintf(&save, "%s.state", argv[0]) < 0)
-		errx(1, "no memory");
-	return fork_machine(save, seconds, argv[1], argv + 2);
+	if (resume)
+		return !run_clone(absolute(resume), seconds);
+	return !fork_machine(absolute(save ?: format("%s.state", argv[0])), seconds,
+			     argv[1], argv + 2);
 }
