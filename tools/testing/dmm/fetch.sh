@@ -25,19 +25,25 @@ base=${KREL%-amd64}
 base=${base%-cloud}
 
 # download PACKAGE: leaves the path of the .deb in $deb
+# What apt leaves when it is interrupted has the name of the whole, so each try has a
+# folder of its own.
 download() {
-	local try file sandbox=()
+	local try file new=$CACHE/dl/new sandbox=()
 	file=$1_${version//:/%3a}
-	mkdir -p "$CACHE/dl"
 	[ "$(id -u)" != 0 ] || sandbox=(-o APT::Sandbox::User=root)
 	for try in 1 2 3; do
 		for deb in "$CACHE/dl/$file"_*.deb; do
-			dpkg-deb -I "$deb" >/dev/null 2>&1 && return
+			[ ! -e "$deb" ] || return 0
 		done
 		[ "$try" = 1 ] || apt_update || true
 		say FETCH "$1 $version"
-		(cd "$CACHE/dl" && apt-get -q=2 "${sandbox[@]}" download "$1=$version" >/dev/null) ||
+		rm -rf "$new"
+		mkdir -p "$new"
+		if (cd "$new" && apt-get -q=2 "${sandbox[@]}" download "$1=$version" >/dev/null); then
+			mv "$new"/*.deb "$CACHE/dl/"
+		else
 			sleep "$try"
+		fi
 	done
 	die "could not download $1=$version"
 }

@@ -37,7 +37,7 @@ U
 }
 
 kernel=stock npt=1 kvm=amd smp=2 threads=single icount='' mem=2G timeout=600
-modules='' append='' out='' log='' result='' unload='' shell='' kit=''
+modules='' append='' out='' log='' last='' result='' unload='' shell='' kit=''
 files=() early=()
 while [ $# -gt 0 ]; do
 	case $1 in
@@ -106,6 +106,7 @@ qemu= beat=
 cleanup() {
 	[ -z "$qemu" ] || kill "$qemu" 2>/dev/null || true
 	[ -z "$beat" ] || kill "$beat" 2>/dev/null || true
+	[ -z "$last" ] || mv "$log" "$last" 2>/dev/null || true
 	rm -rf "$run"
 }
 trap cleanup EXIT
@@ -141,7 +142,8 @@ fi
 cat "${parts[@]}" >"$run/initrd"
 rm -rf "$run/root" "$run/run.cpio"
 
-[ -n "$log" ] || log=$hostdir/last.log
+# Other runs may be under way.
+[ -n "$log" ] || { log=$run/console last=$hostdir/last.log; }
 mkdir -p "$(dirname "$log")"
 
 # QEMU before 8.0 takes the flags that CMPXCHG16B leaves from an operand of an

@@ -68,11 +68,7 @@ U
 
 # modules.dep and the like, if the kernel itself is there.
 index() {
-	if [ -e "$lib/modules.order" ]; then
-		depmod ${DESTDIR:+-b "$DESTDIR"} "$rel"
-	elif [ -z "$DESTDIR" ]; then
-		die "the kernel $rel is not installed: there is no $lib/modules.order"
-	fi
+	[ ! -e "$lib/modules.order" ] || depmod ${DESTDIR:+-b "$DESTDIR"} "$rel"
 }
 
 systemd() {
@@ -89,6 +85,8 @@ check_modules() {
 		done
 		die "there are no modules for $rel yet: run make KREL=$rel"
 	fi
+	[ -n "$DESTDIR" ] || [ -e "$lib/modules.order" ] ||
+		die "the kernel $rel is not installed: there is no $lib/modules.order"
 	stock=$(find "$lib/kernel/arch/x86/kvm" -name 'kvm.ko*' 2>/dev/null | head -n 1)
 	[ -z "$stock" ] || want=$(modinfo -F vermagic "$stock")
 	for ko in "$built"/*.ko; do
@@ -179,7 +177,7 @@ do_uninstall() {
 	[ -d "$to" ] || die "nothing of kvm-dmm is installed for $rel"
 	rm -f "$to"/kvm.ko "$to"/kvm-amd.ko "$to"/kvm-intel.ko "$to"/kvm-dmm-*.ko
 	prune "$to"
-	[ ! -d "$lib" ] || index
+	index
 	for other in "$DESTDIR"/lib/modules/*/updates/kvm-dmm; do
 		[ ! -d "$other" ] || left=$other
 	done

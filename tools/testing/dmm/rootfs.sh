@@ -72,7 +72,7 @@ rootfs_base() {	# KREL of the host, and where it was built if it is not Debian's
 	exec 7>"$hostdir/lock"
 	flock 7
 	if ! cached "$base_cpio" "$key"; then
-		rm -rf "$base_root" "$base_cpio"
+		rm -rf "$base_root" "$base_cpio" "$base_cpio.key"
 		busybox_tree "$base_root"
 		build_static "$DMM/holdvm.c" "$base_root/bin/holdvm"
 		if [ "$1" = "$KREL" ]; then
@@ -122,7 +122,7 @@ rootfs_kit() {
 	exec 7>"$hostdir/lock"
 	flock 7
 	if ! cached "$kit_cpio" "$key"; then
-		rm -rf "$tree" "$kit_cpio" "$hostdir/guest"
+		rm -rf "$tree" "$kit_cpio" "$kit_cpio.key" "$hostdir/guest"
 		busybox_tree "$hostdir/guest"
 		cp "$DMM/guest-init" "$hostdir/guest/init"
 		chmod 755 "$hostdir/guest/init"

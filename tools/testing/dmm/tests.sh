@@ -262,10 +262,10 @@ run_emulated() {	# NPT plain|guests
 		guests)	args+=(--smp 1 --kit) ;;
 		esac
 		rc=0
+		: >"$dir/result"
 		"$DMM/host.sh" "${args[@]}" -- /dmm/run-tests || rc=$?
-		grep '^test end ' "$dir/result" 2>/dev/null | while read -r _ _ name p f s took why; do
-			echo "$where $name $p $f $s $took $why" >>"$results"
-		done
+		awk -v where="$where" '$1 == "test" && $2 == "end" {
+			sub(/^test end/, where); print }' "$dir/result" >>"$results"
 		awk -v where="$where" '$1 == "test" && $2 == "again" {
 			line = where " " $3 ", after " $4 " s:"
 			for (i = 5; i <= NF; i++) line = line " " $i
