@@ -112,7 +112,11 @@ static void waits_at_limit(struct report *report)
 
 	report->ino = mem.ino;
 	dmm_guest_add_mem(guest, &mem);
-	dmm_pool_set_bytes(mem.ino, "max_bytes", 16 * DMM_PAGE);
+	TEST_ASSERT(!dmm_pool_set_bytes(mem.ino, "max_bytes", 16 * DMM_PAGE),
+		    "no limit");
+	dmm_guest_run(guest, 0, DMM_OP_TOUCH, DMM_GPA, PAGES, 1);
+	TEST_ASSERT(dmm_pool_get(mem.ino, "stats/limit_wait"), "nobody has waited");
+	/* That failed after a second or more: so will the next ones. */
 	report->ready = 1;
 	for (;;)
 		dmm_guest_run(guest, 0, DMM_OP_TOUCH, DMM_GPA, PAGES, 1);

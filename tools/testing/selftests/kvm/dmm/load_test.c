@@ -58,8 +58,9 @@ static void end(struct load_vm *vm)
 	dmm_mem_free(&vm->mem);
 }
 
-/* Each VM has other policies in each cycle; they may refuse to go for want of room. */
-static void switch_policies(struct load_vm *vm, unsigned int i)
+/* Each VM has other policies in each cycle, and a limit where one can make room. */
+static void switch_policies(struct __test_metadata *_metadata, struct load_vm *vm,
+			    unsigned int i)
 {
 	static const char *const policies[][2] = {
 		{ "+swap", "+share" },
@@ -68,10 +69,23 @@ static void switch_policies(struct load_vm *vm, unsigned int i)
 		{ "-swap", "-share" },
 	};
 	const char *const *both = policies[i % ARRAY_SIZE(policies)];
+	bool on = both[0][0] == '+';
+	unsigned int n;
+	int r;
 
-	dmm_pool_set(vm->mem.ino, "policies", both[0]);
-	dmm_pool_set(vm->mem.ino, "policies", both[1]);
-	dmm_pool_set_bytes(vm->mem.ino, "max_bytes", i & 1 ? SIZE : SIZE / 4 * 3);
+	/* A policy that has content goes only if that fits. */
+	if (!on)
+		ASSERT_EQ(0, dmm_pool_set(vm->mem.ino, "max_bytes", "max"));
+	for (n = 0; n < ARRAY_SIZE(policies[0]); n++) {
+		r = dmm_pool_set(vm->mem.ino, "policies", both[n]);
+		/* A VM that is new has none. */
+		EXPECT_TRUE(!r || (!on && r == -ENOENT)) {
+			TH_LOG("%s: %d", both[n], r);
+		}
+		EXPECT_EQ(on, dmm_has_policy(vm->mem.ino, both[n] + 1));
+	}
+	if (on)
+		EXPECT_EQ(0, dmm_pool_set_bytes(vm->mem.ino, "max_bytes", SIZE / 4 * 3));
 }
 
 static uint64_t seconds(void)
@@ -91,7 +105,7 @@ static void run(struct __test_metadata *_metadata, struct load_vm *vm, unsigned 
 		for (i = 0; i < vms; i++)
 			begin(&vm[i], i + cycle);
 		for (i = 0; i < vms; i++)
-			switch_policies(&vm[i], i + cycle);
+			switch_policies(_metadata, &vm[i], i + cycle);
 		for (i = 0; i < vms; i++)
 			ASSERT_EQ(0, dmm_guest_bad_pages(vm[i].guest, DMM_GPA, PAGES,
 							 vm[i].seed));
@@ -100,7 +114,7 @@ static void run(struct __test_metadata *_metadata, struct load_vm *vm, unsigned 
 			begin(&vm[i], i);
 		}
 		for (i = 0; i < vms; i++) {
-			switch_policies(&vm[i], i + cycle + 1);
+			switch_policies(_metadata, &vm[i], i + cycle + 1);
 			ASSERT_EQ(0, dmm_guest_bad_pages(vm[i].guest, DMM_GPA, PAGES,
 							 vm[i].seed));
 		}
