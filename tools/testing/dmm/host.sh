@@ -197,9 +197,10 @@ qemu_run() {	# SECONDS
 	wait $!
 }
 
-# Leaves the run's outcome in $status; 127 if the emulator died by itself.
+# Leaves the run's outcome in $status, and in $died whether the emulator died by itself.
 attempt() {
 	local rc console
+	died=
 	rm -f "$run/result" "$run/stderr" "$run/rc"
 	: >"$run/result"
 	# setsid: a ^C reaches this script, which ends QEMU by its id
@@ -225,13 +226,14 @@ attempt() {
 		status=124
 	elif [ "$rc" != 0 ] || grep -q 'Bail out!' "$run/stderr"; then
 		status=127
+		died=1
 	elif ! grep -q "^end $nonce [0-9]*\$" "$run/result"; then
 		echo "host: died before the end of the run"
 		status=125
 	else
 		status=$(sed -n "s/^end $nonce //p" "$run/result")
 	fi
-	if [ "$status" != 127 ] &&
+	if [ -z "$died" ] &&
 	   { sed -n 's/^report //p' "$run/result"; grep -E "\\[ *[0-9]+\\.[0-9]{6}\\].*($reports)" "$log"; } |
 			sort -u | grep . >"$run/reports"; then
 		echo "host: the kernel reported:"
@@ -242,7 +244,7 @@ attempt() {
 
 for try in 1 2; do
 	attempt
-	[ "$status" = 127 ] || break
+	[ -n "$died" ] || break
 	echo "host: the emulator itself died (attempt $try of 2), which says nothing about the code under test"
 done
 [ -z "$result" ] || cp "$run/result" "$result"

@@ -145,7 +145,8 @@ bool kvm_dmm_can_make_block(struct kvm_dmm_pool *pool, pgoff_t base)
 		e = READ_ONCE(region->entry[i]);
 		/* May be freed meanwhile: then the answer is old. */
 		page = dmm_page(e);
-		if (!dmm_writable(e) || folio_test_mlocked(page_folio(page)) ||
+		if (!dmm_writable(e) || PageHWPoison(page) ||
+		    folio_test_mlocked(page_folio(page)) ||
 		    page_count(page) > 1 + folio_mapcount(page_folio(page)))
 			return false;
 	}

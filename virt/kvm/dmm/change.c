@@ -607,7 +607,7 @@ int kvm_dmm_batch_kept(struct kvm_dmm_batch *batch,
 	u64 kept;
 
 	if (!kvm_dmm_batch_copy(batch, policy, index, &kept) ||
-	    READ_ONCE(policy->draining))
+	    READ_ONCE(policy->draining) || READ_ONCE(policy->ejected))
 		return -ENOENT;
 	atomic_long_inc(&batch->pool->nr_tokens);
 	dmm_count(batch->pool, DMM_STAT_token);

@@ -161,7 +161,10 @@ static unsigned int dmm_lock_users(struct kvm_dmm_pool *pool, pgoff_t index,
 	struct rb_node *node;
 
 	if (!shared) {
-		n = dmm_lock_kin(pool->family, index, page, places, n, max, only);
+		/* One pool has it at one place: the caller's. */
+		if (!only)
+			n = dmm_lock_kin(pool->family, index, page, places, n,
+					 max, NULL);
 		goto unlock;
 	}
 	node = only ? rb_find_first(only, &shared->users, dmm_user_cmp_pool) :

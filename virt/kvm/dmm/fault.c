@@ -749,6 +749,7 @@ int dmm_populate(struct kvm_dmm_pool *pool, pgoff_t first, pgoff_t last)
 		    dmm_populate_block(pool, index, DMM_BLOCK_GFP)) {
 			index += KVM_DMM_REGION_PAGES;
 			filled = true;
+			cond_resched();
 			continue;
 		}
 		/* Without the wait of a fault: a caller can be told at once. */

@@ -57,6 +57,11 @@ static bool dmm_vm_locks_zero(struct vm_fault *vmf, struct kvm_dmm_pool *pool,
 	       kvm_dmm_peek(pool, vmf->pgoff, NULL) == KVM_DMM_ABSENT;
 }
 
+static bool dmm_many_refs(struct page *page)
+{
+	return (unsigned int)page_ref_count(page) > INT_MAX / 2;
+}
+
 /* Find the page of a fault; see change.c why it is returned locked. */
 static vm_fault_t __dmm_vm_resolve(struct vm_fault *vmf, unsigned int flags,
 				   struct page **pagep)
@@ -125,9 +130,14 @@ static vm_fault_t __dmm_vm_resolve(struct vm_fault *vmf, unsigned int flags,
 	 * Each place where a process has the page of zeros, or a shared frame, is a
 	 * reference, of which there can be 31 bits.
 	 */
-	if (unlikely((unsigned int)page_ref_count(page) > INT_MAX / 2)) {
-		ret = VM_FAULT_SIGBUS;
-		goto put;
+	if (unlikely(dmm_many_refs(page))) {
+		unlock_page(page);
+		/* Of zeros there is another place for each page of a large file. */
+		if (page == pool->zero)
+			unmap_mapping_pages(pool->inode.i_mapping, 0, 0, false);
+		ret = dmm_many_refs(page) ? VM_FAULT_SIGBUS : VM_FAULT_NOPAGE;
+		put_page(page);
+		return ret;
 	}
 	*pagep = page;
 	return VM_FAULT_LOCKED;

@@ -50,6 +50,7 @@ static struct page *dmm_stock_get(void)
 	struct dmm_stock *stock;
 	struct page *page = NULL;
 
+again:
 	local_lock(&dmm_stock.lock);
 	stock = this_cpu_ptr(&dmm_stock);
 	if (!stock->nr)
@@ -61,6 +62,12 @@ static struct page *dmm_stock_get(void)
 		stock->page[stock->nr] = NULL;
 	}
 	local_unlock(&dmm_stock.lock);
+	/* It has failed while it lay here; the allocator keeps it. */
+	if (page && unlikely(PageHWPoison(page))) {
+		__free_page(page);
+		page = NULL;
+		goto again;
+	}
 	return page;
 }
 

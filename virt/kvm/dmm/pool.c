@@ -10,6 +10,7 @@
 #include <linux/ctype.h>
 #include <linux/sched/signal.h>
 #include <linux/shrinker.h>
+#include <linux/swap.h>
 #include <trace/events/kvm_dmm.h>
 
 #include "dmm.h"
@@ -221,7 +222,13 @@ static void dmm_reclaim_all(struct kvm_dmm_pool *pool,
 static int dmm_charge_slow(struct kvm_dmm_pool *pool, unsigned long nr,
 			   unsigned int flags, const u64 *entry, u64 e)
 {
-	unsigned long end = jiffies + DMM_LIMIT_WAIT, latest = jiffies;
+	/*
+	 * While a policy goes nobody makes room: who wants that gives up before an
+	 * access does that needs a page meanwhile.
+	 */
+	const unsigned long patience = flags & DMM_DETACH ? DMM_LIMIT_WAIT / 4 :
+							    DMM_LIMIT_WAIT;
+	unsigned long end = jiffies + patience, latest = jiffies;
 	unsigned long used, least = ULONG_MAX;
 	struct kvm_dmm_reclaim rc;
 	long freed, before;
@@ -273,7 +280,7 @@ static int dmm_charge_slow(struct kvm_dmm_pool *pool, unsigned long nr,
 				latest = jiffies + DMM_LIMIT_WAIT_BUSY;
 			}
 			if (time_before(jiffies, latest))
-				end = jiffies + DMM_LIMIT_WAIT;
+				end = jiffies + patience;
 		}
 		/*
 		 * However long the device does not answer.  But nobody can kill a
@@ -316,7 +323,7 @@ static int dmm_charge_slow(struct kvm_dmm_pool *pool, unsigned long nr,
  * dmm_charge - charge frames that are about to be allocated
  * @pool: the pool
  * @nr: number of frames
- * @flags: DMM_NOWAIT, DMM_SPARE, DMM_INTR, DMM_FORCE
+ * @flags: DMM_NOWAIT, DMM_SPARE, DMM_INTR, DMM_FORCE, DMM_DETACH
  * @entry: the entry that the frame is for, or NULL
  * @e: its value: wait no longer than it has this one
  *
@@ -618,6 +625,9 @@ static unsigned long dmm_pool_spare(struct kvm_dmm_pool *pool)
 		     dmm_spare(dmm_used(pool), READ_ONCE(pool->min)));
 }
 
+/* Pages that pressure is told of. */
+#define DMM_SHRINK_MAX	(4UL << (30 - PAGE_SHIFT))
+
 static unsigned long dmm_shrink_count(struct shrinker *shrinker,
 				      struct shrink_control *sc)
 {
@@ -629,14 +639,19 @@ static unsigned long dmm_shrink_count(struct shrinker *shrinker,
 	list_for_each_entry(pool, &dmm_pools, link)
 		n += dmm_pool_spare(pool);
 	mutex_unlock(&dmm_pools_lock);
-	return n ?: SHRINK_EMPTY;
+	/*
+	 * The kernel wants a part of what there is, at once: 1/32 if it believes to
+	 * be short, for which a large host could be without some MiB only.
+	 */
+	return min(n, DMM_SHRINK_MAX) ?: SHRINK_EMPTY;
 }
 
 static unsigned long dmm_shrink_scan(struct shrinker *shrinker,
 				     struct shrink_control *sc)
 {
-	unsigned long nr, done = 0, tries;
+	struct kvm_dmm_reclaim rc = {};
 	struct kvm_dmm_pool *pool;
+	unsigned long nr, tries;
 
 	/* Policies allocate with GFP_NOIO, so they never come back here. */
 	if ((sc->gfp_mask & (__GFP_IO | __GFP_FS)) != (__GFP_IO | __GFP_FS))
@@ -644,7 +659,8 @@ static unsigned long dmm_shrink_scan(struct shrinker *shrinker,
 	if (!mutex_trylock(&dmm_pools_lock))
 		return SHRINK_STOP;
 	tries = list_count_nodes(&dmm_pools);
-	while (!done && tries-- && !list_empty(&dmm_pools)) {
+	/* What a device has to write first counts, or each pool had some written. */
+	while (!rc.nr_done && !rc.nr_pending && tries-- && !list_empty(&dmm_pools)) {
 		/* The next time somebody else gives. */
 		pool = list_first_entry(&dmm_pools, struct kvm_dmm_pool, link);
 		list_move_tail(&pool->link, &dmm_pools);
@@ -657,8 +673,12 @@ static unsigned long dmm_shrink_scan(struct shrinker *shrinker,
 		 */
 		pool->nr_shrinking++;
 		mutex_unlock(&dmm_pools_lock);
-		done = dmm_reclaim(pool, nr, 0, ULONG_MAX,
-				   KVM_DMM_RECLAIM_HOST);
+		rc = (struct kvm_dmm_reclaim) {
+			.reason = KVM_DMM_RECLAIM_HOST,
+			.last = ULONG_MAX,
+			.nr_pages = nr,
+		};
+		dmm_reclaim_all(pool, &rc);
 		mutex_lock(&dmm_pools_lock);
 		WRITE_ONCE(pool->nr_shrinking, pool->nr_shrinking - 1);
 		/*
@@ -674,7 +694,9 @@ static unsigned long dmm_shrink_scan(struct shrinker *shrinker,
 			wake_up_var(&pool->nr_shrinking);
 	}
 	mutex_unlock(&dmm_pools_lock);
-	return done ?: SHRINK_STOP;
+	/* They are no slab objects, of which the kernel would count the pages. */
+	mm_account_reclaimed_pages(rc.nr_done);
+	return rc.nr_done ?: SHRINK_STOP;
 }
 
 /**

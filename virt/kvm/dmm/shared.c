@@ -564,18 +564,35 @@ static void dmm_clear_entry(u64 *entry)
 		;
 }
 
-/* A member of @family but @pool whose entry at @index uses the frame. */
+/* Heirs that are looked at for one with room. */
+#define DMM_HEIRS	8U
+
+/*
+ * A member of @family but @pool whose entry at @index uses the frame, and can be
+ * charged for it: one below its limit, if that is easily found.  The next time
+ * somebody else is.
+ */
 static struct kvm_dmm_pool *dmm_find_kin(struct dmm_family *family,
 					 struct kvm_dmm_pool *pool,
 					 pgoff_t index, struct page *page)
 {
-	struct kvm_dmm_pool *kin;
+	struct kvm_dmm_pool *kin, *heir = NULL;
+	unsigned int n = 0;
+	bool room;
 
 	lockdep_assert_held(&family->lock);
-	list_for_each_entry(kin, &family->pools, kin)
-		if (kin != pool && dmm_uses(kin, index, page))
-			return kin;
-	return NULL;
+	list_for_each_entry(kin, &family->pools, kin) {
+		if (kin == pool || !dmm_uses(kin, index, page))
+			continue;
+		room = dmm_used(kin) < dmm_max(kin);
+		if (room || !heir)
+			heir = kin;
+		if (room || ++n == DMM_HEIRS)
+			break;
+	}
+	if (heir)
+		list_move_tail(&heir->kin, &family->pools);
+	return heir;
 }
 
 /**

@@ -56,7 +56,7 @@ static long dmm_add_tokens(struct kvm_dmm_policy *policy, pgoff_t first,
 		if (dmm_lock_absent(&batch, index))
 			cached |= *dmm_entry(batch.region, index) & DMM_CACHED;
 	/* Pairs with the walk of dmm_detach(): either sees what the other did. */
-	if (READ_ONCE(policy->draining)) {
+	if (READ_ONCE(policy->draining) || READ_ONCE(policy->ejected)) {
 		kvm_dmm_batch_end(&batch);
 		return -EBUSY;
 	}

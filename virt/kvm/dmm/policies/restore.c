@@ -228,8 +228,10 @@ static bool dmm_filler_next(struct dmm_restore *restore, pgoff_t *index)
 
 	mutex_lock(&restore->order_lock);
 	while (!found && restore->order &&
-	       dmm_order_fill(restore->order, index))
+	       dmm_order_fill(restore->order, index)) {
 		found = kvm_dmm_has_token(policy, *index);
+		cond_resched();
+	}
 	mutex_unlock(&restore->order_lock);
 	if (found)
 		return true;
@@ -432,7 +434,7 @@ static int dmm_restore_set_order(struct dmm_restore *restore, const char *path)
 	mutex_lock(&restore->order_lock);
 	old = restore->order;
 	restore->order = order;
-	kvm_dmm_want_ahead(policy, order);
+	kvm_dmm_want_ahead(policy, order && dmm_order_left(order));
 	mutex_unlock(&restore->order_lock);
 	dmm_order_free(old);
 	return 0;

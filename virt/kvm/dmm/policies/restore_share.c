@@ -97,8 +97,10 @@ void dmm_template_put(struct dmm_template *template)
 	mutex_unlock(&dmm_templates_lock);
 	if (!last)
 		return;
-	xa_for_each(&template->frames, nr, shared)
+	xa_for_each(&template->frames, nr, shared) {
 		kvm_dmm_shared_put(shared);
+		cond_resched();
+	}
 	xa_destroy(&template->frames);
 	kfree(template);
 }

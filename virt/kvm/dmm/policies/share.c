@@ -139,18 +139,28 @@ static struct share_region *share_region(struct share_pool *share, pgoff_t base)
 	return region;
 }
 
+/* Forget all of a region: nothing is left of it, for example. */
+static void share_forget_region(struct share_pool *share, pgoff_t base)
+{
+	struct share_region *region = xa_erase(&share->regions,
+					       base / KVM_DMM_REGION_PAGES);
+	unsigned int i;
+
+	if (!region)
+		return;
+	for (i = 0; i < KVM_DMM_REGION_PAGES; i++)
+		share_forget(&region->record[i]);
+	kfree(region);
+}
+
 /* Forget all that is known: the domain has changed, or the pool goes. */
 static void share_forget_all(struct share_pool *share)
 {
 	struct share_region *region;
-	unsigned int n;
 	unsigned long i;
 
 	xa_for_each(&share->regions, i, region) {
-		for (n = 0; n < KVM_DMM_REGION_PAGES; n++)
-			share_forget(&region->record[n]);
-		xa_erase(&share->regions, i);
-		kfree(region);
+		share_forget_region(share, i * KVM_DMM_REGION_PAGES);
 		cond_resched();
 	}
 }
@@ -355,8 +365,10 @@ static void share_forget_gone(struct share_region *region,
 	unsigned int i;
 
 	bitmap_or(there, frames, shared, KVM_DMM_REGION_PAGES);
-	for_each_clear_bit(i, there, KVM_DMM_REGION_PAGES)
+	for_each_clear_bit(i, there, KVM_DMM_REGION_PAGES) {
 		region->state[i] &= SHARE_LEVEL;
+		share_forget(&region->record[i]);
+	}
 	bitmap_and(region->known, region->known, there, KVM_DMM_REGION_PAGES);
 }
 
@@ -376,6 +388,11 @@ static void share_scan_region(struct share_pool *share, pgoff_t base)
 	if (block && !share_may_break(share)) {
 		kvm_dmm_policy_count(share->policy, SHARE_COUNT_skip_block,
 				     KVM_DMM_REGION_PAGES);
+		return;
+	}
+	if (bitmap_empty(frames, KVM_DMM_REGION_PAGES) &&
+	    bitmap_empty(shared, KVM_DMM_REGION_PAGES)) {
+		share_forget_region(share, base);
 		return;
 	}
 	region = share_region(share, base);

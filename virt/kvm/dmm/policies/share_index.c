@@ -50,6 +50,8 @@ static const struct rhashtable_params share_params = {
 	.head_offset = offsetof(struct share_record, node),
 	.hashfn = share_bucket,
 	.automatic_shrinking = true,
+	/* A larger table cannot be allocated, which would be tried for ever. */
+	.max_size = BIT(27),
 };
 
 static struct rhashtable share_table;
@@ -349,6 +351,9 @@ void share_forget(struct share_record **slot)
 	mutex_unlock(share_lock(hash));
 }
 
+/* Records that are looked at in one read-side section of RCU. */
+#define SHARE_SWEEP_BATCH	1024
+
 /*
  * Look at all records: drop those of frames that are gone, and return whether there
  * were any.  What is in a bucket behind one that is dropped may be missed.
@@ -358,6 +363,7 @@ static bool share_sweep_once(void)
 	struct rhashtable_iter iter;
 	struct share_record *record;
 	bool dropped = false;
+	unsigned int n = 0;
 	u64 hash;
 
 	rhashtable_walk_enter(&share_table, &iter);
@@ -366,8 +372,14 @@ static bool share_sweep_once(void)
 		if (IS_ERR(record))
 			continue;
 		/* A handle is looked at with the lock: it may be given back. */
-		if (!READ_ONCE(record->shared))
+		if (!READ_ONCE(record->shared)) {
+			if (++n % SHARE_SWEEP_BATCH)
+				continue;
+			rhashtable_walk_stop(&iter);
+			cond_resched();
+			rhashtable_walk_start(&iter);
 			continue;
+		}
 		hash = record->hash;
 		rhashtable_walk_stop(&iter);
 		mutex_lock(share_lock(hash));
@@ -388,6 +400,7 @@ static bool share_sweep_once(void)
 
 /* How often the index is swept, in seconds. */
 #define SHARE_SWEEP	60
+#define SHARE_SWEEP_TRIES	4
 
 static void share_sweep_work(struct work_struct *work);
 static DECLARE_DEFERRABLE_WORK(share_sweeper, share_sweep_work);
@@ -407,7 +420,10 @@ void share_sweep(void)
 
 static void share_sweep_work(struct work_struct *work)
 {
-	while (share_sweep_once())
+	unsigned int tries = SHARE_SWEEP_TRIES;
+
+	/* What was missed is, mostly, not missed again; and frames go all the time. */
+	while (tries-- && share_sweep_once())
 		;
 	if (atomic_read(&share_table.nelems))
 		share_sweep();

@@ -422,6 +422,7 @@ static void dmm_swap_look(struct dmm_visit *visit, bool pressure)
 		if (!test_bit(i, frames)) {
 			if (*state)
 				dmm_age_absent(age, state);
+			visit->region->idle[i] = 0;
 			continue;
 		}
 		/* It goes already. */
@@ -431,8 +432,9 @@ static void dmm_swap_look(struct dmm_visit *visit, bool pressure)
 		go = dmm_age_visit(age, state, test_bit(i, young));
 		if (visit->cold)
 			go = dmm_cold_pass(&visit->region->idle[i],
-					   test_bit(i, young), visit->cold) &&
-			     dmm_age_kind(*state) != DMM_AGE_HARD;
+					   test_bit(i, young),
+					   dmm_age_kind(*state) == DMM_AGE_HARD ?
+					   DMM_COLD_MAX : visit->cold);
 		else if (test_bit(i, young))
 			visit->region->idle[i] = 0;
 		if (visit->all)
@@ -597,7 +599,7 @@ static unsigned int dmm_swap_evict(struct dmm_visit *visit, unsigned int i)
 	for_each_set_bit(k, gone, KVM_DMM_REGION_PAGES)
 		region->evicted[k] = dmm_age_evicted(age, &region->state[k]);
 	for_each_set_bit(k, hard, KVM_DMM_REGION_PAGES)
-		dmm_age_become(age, &region->state[k], DMM_AGE_HARD);
+		dmm_swap_hard(visit->swap, region, k);
 	spin_unlock(&visit->swap->lock);
 	return i;
 }

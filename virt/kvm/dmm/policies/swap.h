@@ -107,6 +107,7 @@ enum dmm_codec_type {
  * @used: a bit for each slot
  * @nr_used: slots in use
  * @next: where the search for slots goes on
+ * @thinned: when copies in it were given up last, in jiffies
  * @stores: stores that write to it
  */
 struct dmm_backing {
@@ -123,6 +124,7 @@ struct dmm_backing {
 	unsigned long *used;
 	unsigned long nr_used;
 	unsigned long next;
+	unsigned long thinned;
 	struct list_head stores;
 };
 
@@ -198,7 +200,7 @@ struct dmm_swap_region {
  * @submitted: pages that were given to the backing to write
  * @completed: of these, those it is done with
  * @written: of these, those that are out
- * @failing: what the backing was done with last could not be written; written
+ * @failed: when the backing could not write, in jiffies; 0: it could, last; written
  *	with @lock held
  * @writeback_lock: one at a time moves compressed pages on
  * @writeback_by: who; to bring these back is no refault
@@ -225,7 +227,7 @@ struct dmm_swap {
 	atomic_long_t submitted;
 	atomic_long_t completed;
 	atomic_long_t written;
-	bool failing;
+	unsigned long failed;
 	struct mutex writeback_lock;	/* see above */
 	struct task_struct *writeback_by;
 	struct work_struct writeback_work;
@@ -245,6 +247,15 @@ struct dmm_swap {
 	pgoff_t cold_next;
 	unsigned long cold_left;
 };
+
+/* A page cannot go: let it be for long. */
+static inline void dmm_swap_hard(struct dmm_swap *swap,
+				 struct dmm_swap_region *region, unsigned int nr)
+{
+	lockdep_assert_held(&swap->lock);
+	dmm_age_become(&swap->age, &region->state[nr], DMM_AGE_HARD);
+	region->idle[nr] = 0;
+}
 
 /**
  * struct dmm_writer - gathers pages for the backing
@@ -320,6 +331,7 @@ int dmm_writer_add(struct dmm_writer *writer, struct kvm_dmm_batch *batch,
 void dmm_writer_submit(struct dmm_writer *writer);
 bool dmm_writer_busy(struct dmm_writer *writer);
 unsigned long dmm_writer_wait(struct dmm_writer *writer);
+bool dmm_writes_fail(struct dmm_swap *swap);
 unsigned long dmm_writes_pending(struct dmm_swap *swap);
 void dmm_writer_init(struct dmm_writer *writer, struct dmm_swap *swap);
 

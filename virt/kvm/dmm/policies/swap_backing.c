@@ -96,6 +96,7 @@ static struct dmm_backing *dmm_backing_create(struct file *file)
 	refcount_set(&backing->refs, 1);
 	spin_lock_init(&backing->lock);
 	INIT_LIST_HEAD(&backing->stores);
+	backing->thinned = jiffies - HZ;
 	backing->file = file;
 	/* What others could not write is nothing to us: see dmm_backing_write(). */
 	errseq_check_and_advance(&file->f_mapping->wb_err, &since);

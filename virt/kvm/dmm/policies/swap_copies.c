@@ -92,8 +92,13 @@ void dmm_copies_thin(struct dmm_backing *backing)
 	struct dmm_swap *swap;
 
 	spin_lock(&backing->lock);
+	/* There may be many pools, and nothing to give up in any of them. */
+	if (time_before(jiffies, backing->thinned + HZ))
+		goto unlock;
+	backing->thinned = jiffies;
 	list_for_each_entry(swap, &backing->stores, store.sharing)
 		queue_delayed_work(dmm_swap_wq, &swap->copies_work,
 				   DMM_COPIES_DELAY);
+unlock:
 	spin_unlock(&backing->lock);
 }

@@ -186,7 +186,7 @@ static void dmm_write_account(struct dmm_write *write, unsigned int i,
 	unsigned int k, nr, out = 0;
 
 	spin_lock(&swap->lock);
-	WRITE_ONCE(swap->failing, error);
+	WRITE_ONCE(swap->failed, error ? jiffies ?: 1 : 0);
 	for (k = i; k < i + n; k++) {
 		nr = dmm_swap_nr(write->index[k]);
 		if (!write->slot[k]) {
@@ -198,8 +198,7 @@ static void dmm_write_account(struct dmm_write *write, unsigned int i,
 					dmm_age_evicted(&swap->age,
 							&region->state[nr]);
 		} else if (error && region->state[nr]) {
-			dmm_age_become(&swap->age, &region->state[nr],
-				       DMM_AGE_HARD);
+			dmm_swap_hard(swap, region, nr);
 		}
 		clear_bit(nr, region->writing);
 	}
@@ -450,6 +449,23 @@ unsigned long dmm_writer_wait(struct dmm_writer *writer)
 	return gone;
 }
 
+/* How long a failure is believed: it may be over, and nobody tells. */
+#define DMM_FAILED	(5 * HZ)
+
+/**
+ * dmm_writes_fail - does the backing fail?
+ * @swap: the policy in the pool
+ *
+ * Context: Any.
+ * Return: True if so, when it was asked last, some seconds ago at most.
+ */
+bool dmm_writes_fail(struct dmm_swap *swap)
+{
+	unsigned long failed = READ_ONCE(swap->failed);
+
+	return failed && time_before(jiffies, failed + DMM_FAILED);
+}
+
 /**
  * dmm_writes_pending - pages that go when the device has written them
  * @swap: the policy in the pool
@@ -461,7 +477,7 @@ unsigned long dmm_writer_wait(struct dmm_writer *writer)
 unsigned long dmm_writes_pending(struct dmm_swap *swap)
 {
 	/* What was completed meanwhile may count twice. */
-	return READ_ONCE(swap->failing) ? 0 : max(dmm_writes_left(swap), 0L);
+	return dmm_writes_fail(swap) ? 0 : max(dmm_writes_left(swap), 0L);
 }
 
 /**

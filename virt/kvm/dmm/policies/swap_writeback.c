@@ -144,7 +144,7 @@ int dmm_writeback(struct dmm_swap *swap, unsigned long nr)
 		dmm_writer_submit(&writer);
 		gone = dmm_writer_wait(&writer);
 		/* What could not be written is resident now: no more of that. */
-		if (r && !gone && READ_ONCE(swap->failing)) {
+		if (r && !gone && dmm_writes_fail(swap)) {
 			r = -EIO;
 			break;
 		}

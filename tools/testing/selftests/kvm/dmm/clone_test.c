@@ -781,4 +781,101 @@ DMM_TEST(clone, mmap_while_writer_waits)
 	dmm_mem_free(&copy);
 }
 
+/* What was cloned is cloned over by a file that is no relative. */
+DMM_TEST(clone, of_another_family)
+{
+	struct dmm_mem a = empty(), x = empty(), y = empty();
+
+	dmm_fill(self->mem.hva, 0, PAGES, 1);
+	ASSERT_EQ(0, reflink(&a, &self->mem));
+	ASSERT_EQ(0, reflink(&y, &x));
+	ASSERT_EQ(0, reflink(&x, &self->mem));
+	EXPECT_TRUE(dmm_pool_ok(self->mem.ino));
+	EXPECT_TRUE(dmm_pool_ok(a.ino));
+	EXPECT_TRUE(dmm_pool_ok(x.ino));
+	ASSERT_EQ(0, fallocate(self->mem.fd, PUNCH, 0, SIZE));
+	dmm_mem_free(&a);
+	EXPECT_EQ(SIZE, dmm_pool_get(x.ino, "resident_bytes"));
+	EXPECT_EQ(0, dmm_bad_pages(x.hva, 0, PAGES, 1));
+	dmm_mem_free(&x);
+	dmm_mem_free(&y);
+}
+
+/* A pipe of somebody who has given up the page since still reads what it was. */
+DMM_TEST(clone, last_user_and_pipe)
+{
+	struct iovec iov = { self->mem.hva, DMM_PAGE };
+	struct dmm_mem copy = empty();
+	char buf[DMM_PAGE];
+	int fds[2];
+
+	dmm_fill(self->mem.hva, 0, 8, 1);
+	ASSERT_EQ(0, reflink(&copy, &self->mem));
+	ASSERT_EQ(0, pipe(fds));
+	ASSERT_EQ(DMM_PAGE, vmsplice(fds[1], &iov, 1, 0));
+	ASSERT_EQ(0, fallocate(self->mem.fd, PUNCH, 0, DMM_PAGE));
+	dmm_fill(copy.hva, 0, 1, 2);
+	ASSERT_EQ(DMM_PAGE, read(fds[0], buf, DMM_PAGE));
+	EXPECT_EQ(0, dmm_bad_pages(buf, 0, 1, 1));
+	close(fds[0]);
+	close(fds[1]);
+	dmm_mem_free(&copy);
+}
+
+/* Zeros that were read do not hide what is cloned there. */
+DMM_TEST(clone, where_zeros_were_read)
+{
+	struct dmm_mem from = empty();
+
+	EXPECT_EQ(0, dmm_guest_nonzero_pages(self->guest, DMM_GPA, 16));
+	EXPECT_EQ(0, dmm_nonzero_pages(self->mem.hva, 16));
+	dmm_fill(from.hva, 0, 16, 1);
+	ASSERT_EQ(0, reflink_range(&self->mem, 0, &from, 0, 16 * DMM_PAGE));
+	EXPECT_TRUE(dmm_pool_ok(self->mem.ino));
+	EXPECT_EQ(0, dmm_guest_bad_pages(self->guest, DMM_GPA, 16, 1));
+	EXPECT_EQ(0, dmm_bad_pages(self->mem.hva, 0, 16, 1));
+	dmm_mem_free(&from);
+}
+
+/* What a full pool shares and pays for, it may write: the copy was paid for before. */
+DMM_TEST(clone, full_source_writes)
+{
+	struct dmm_mem copy = empty();
+
+	dmm_guest_fill(self->guest, DMM_GPA, PAGES, 1);
+	ASSERT_EQ(0, dmm_pool_set_bytes(self->mem.ino, "max_bytes", SIZE));
+	ASSERT_EQ(0, reflink(&copy, &self->mem));
+	dmm_guest_fill(self->guest, DMM_GPA, PAGES, 2);
+	EXPECT_EQ(0, dmm_pool_get(self->mem.ino, "stats/limit_failed"));
+	EXPECT_EQ(SIZE, dmm_pool_get(self->mem.ino, "resident_bytes"));
+	EXPECT_EQ(SIZE, dmm_pool_get(copy.ino, "resident_bytes"));
+	EXPECT_EQ(0, dmm_bad_pages(copy.hva, 0, PAGES, 1));
+	dmm_mem_free(&copy);
+}
+
+/* What somebody leaves is charged to those who have room, and not all to one. */
+DMM_TEST(clone, heirs_with_room)
+{
+	struct dmm_mem copy[3];
+	uint64_t sum = 0, got;
+	int i;
+
+	dmm_fill(self->mem.hva, 0, PAGES, 1);
+	for (i = 0; i < 3; i++) {
+		copy[i] = empty();
+		ASSERT_EQ(0, dmm_pool_set_bytes(copy[i].ino, "max_bytes",
+						i ? SIZE : SIZE / 4));
+		ASSERT_EQ(0, reflink(&copy[i], &self->mem));
+	}
+	ASSERT_EQ(0, fallocate(self->mem.fd, PUNCH, 0, SIZE));
+	for (i = 0; i < 3; i++) {
+		got = dmm_pool_get(copy[i].ino, "resident_bytes");
+		EXPECT_GE(i ? SIZE / 2 : SIZE / 4, got);
+		sum += got;
+	}
+	EXPECT_EQ(SIZE, sum);
+	for (i = 0; i < 3; i++)
+		dmm_mem_free(&copy[i]);
+}
+
 TEST_HARNESS_MAIN

@@ -500,4 +500,16 @@ DMM_TEST(lazy, rebuilt_while_busy)
 	dmm_mem_free(&mem);
 }
 
+/* No block where the file ends within. */
+DMM_TEST(lazy, always_end_of_file)
+{
+	ASSERT_EQ(0, dmm_pool_set(self->mem.ino, "demand/block", "always"));
+	ASSERT_EQ(0, ftruncate(self->mem.fd, SIZE - DMM_PAGE));
+	dmm_guest_poke(self->guest, DMM_GPA + SIZE - DMM_BLOCK, 1);
+	EXPECT_EQ(0, huge_bytes(self->mem.ino));
+	EXPECT_TRUE(dmm_pool_ok(self->mem.ino));
+	EXPECT_EQ(-EFAULT, dmm_guest_run(self->guest, 1, DMM_OP_PEEK,
+					 DMM_GPA + SIZE - DMM_PAGE, 1, 0));
+}
+
 TEST_HARNESS_MAIN

@@ -233,4 +233,18 @@ DMM_TEST(punch, truncate_odd)
 	EXPECT_EQ(1, dmm_guest_bad_pages(self->guest, DMM_GPA, 2, 1));
 }
 
+/* TLBs are flushed whichever of the pages a guest has. */
+DMM_TEST(punch, flushes_every_run)
+{
+	uint64_t flushes;
+
+	dmm_mem_exact(&self->mem);
+	dmm_guest_fill(self->guest, DMM_GPA, 1, 1);
+	dmm_fill(self->mem.hva + 2 * DMM_PAGE, 2, 1, 1);
+	flushes = vm_get_stat(self->guest->vm, "remote_tlb_flush_requests");
+	ASSERT_EQ(0, fallocate(self->mem.fd, PUNCH, 0, 3 * DMM_PAGE));
+	EXPECT_LT(flushes, vm_get_stat(self->guest->vm,
+				       "remote_tlb_flush_requests"));
+}
+
 TEST_HARNESS_MAIN

@@ -2,6 +2,8 @@
 /*
  * One frame for several offsets: merging, and copies when somebody writes.
  */
+#include <linux/fs.h>
+#include <sys/ioctl.h>
 #include <sys/uio.h>
 
 #include "dmm_util.h"
@@ -555,6 +557,40 @@ DMM_TEST(share, junk)
 	EXPECT_EQ(-EAGAIN, merge(ino, 0, 0));	/* itself */
 	EXPECT_EQ(0, dmm_bad_pages(self->mem.hva, 0, 1, 1));
 	EXPECT_EQ(DMM_PAGE, resident(ino));
+}
+
+/* A page that is mapped while it becomes a shared frame. */
+DMM_TEST(share, offered_page_is_mapped)
+{
+	dmm_guest_fill(self->guest, DMM_GPA, 1, 1);
+	same_content(&self->mem, 1, 1);
+	ASSERT_EQ(0, merge(self->mem.ino, 0, 1));
+	EXPECT_TRUE(dmm_pool_ok(self->mem.ino));
+	*page(&self->mem, 0) = 7;
+	EXPECT_EQ(7, dmm_guest_peek(self->guest, DMM_GPA));
+}
+
+/* Who has a clone in no domain, or another, does not share what that has. */
+DMM_TEST(share, clone_in_no_domain)
+{
+	struct dmm_mem clone = dmm_mem_create_exact(SIZE);
+	struct dmm_mem other = dmm_mem_create_exact(SIZE);
+	unsigned long ino = self->mem.ino;
+
+	ASSERT_EQ(0, dmm_pool_set(other.ino, "policies", "+test-share"));
+	ASSERT_EQ(0, dmm_pool_set(ino, "domain", "a"));
+	ASSERT_EQ(0, dmm_pool_set(other.ino, "domain", "a"));
+	same_content(&self->mem, 0, 1);
+	same_content(&other, 0, 1);
+	ASSERT_EQ(0, ioctl(clone.fd, FICLONE, self->mem.fd));
+	ASSERT_EQ(0, command(ino, "hold", 0));
+	EXPECT_EQ(-EPERM, command(other.ino, "join", 0));
+	ASSERT_EQ(0, dmm_pool_set(clone.ino, "domain", "a"));
+	ASSERT_EQ(0, command(other.ino, "join", 0));
+	ASSERT_EQ(0, dmm_pool_set(other.ino, "domain", "b"));
+	EXPECT_EQ(0, shared(other.ino));
+	dmm_mem_free(&other);
+	dmm_mem_free(&clone);
 }
 
 TEST_HARNESS_MAIN

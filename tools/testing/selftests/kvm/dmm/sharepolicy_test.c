@@ -690,6 +690,28 @@ DMM_TEST(sharing, forgets)
 	EXPECT_EQ(0, slab_objects("share_record"));
 }
 
+/* Nor is anything known of pages that have gone with a hole. */
+DMM_TEST(sharing, forgets_holes)
+{
+	long before = slab_objects("share_record");
+	uint64_t i;
+
+	if (before < 0)
+		SKIP(return, "no numbers of slabs");
+	dmm_fill(self->mem.hva, 0, PAGES, 1);
+	passes(&self->mem, 8);
+	EXPECT_LE(before + (long)PAGES, slab_objects("share_record"));
+	/* A page is left in each 2 MiB of the first half. */
+	for (i = 0; i < PAGES / 2; i += 512)
+		ASSERT_EQ(0, fallocate(self->mem.fd, PUNCH, (i + 1) * DMM_PAGE,
+				       511 * DMM_PAGE));
+	ASSERT_EQ(0, fallocate(self->mem.fd, PUNCH, SIZE / 2, SIZE / 2));
+	passes(&self->mem, 2);
+	EXPECT_GE(before + (long)PAGES / 512, slab_objects("share_record"));
+	for (i = 0; i < PAGES / 2; i += 512)
+		EXPECT_EQ(0, dmm_bad_pages(page(&self->mem, i), i, 1, 1));
+}
+
 /* As many users as a frame can have: who comes then has one frame, too. */
 DMM_TEST(sharing, full_frame)
 {

@@ -629,4 +629,59 @@ DMM_TEST(slot, vm_goes_while_map_changes)
 	dmm_mem_free(&mem);
 }
 
+/* Pages come with others, but only such as are in the slot. */
+DMM_TEST(slot, nothing_around_a_slot)
+{
+	const uint64_t out[] = { DMM_GPA + DMM_PAGE, DMM_GPA + 6 * DMM_PAGE };
+	unsigned int i;
+
+	dmm_mem_exact(&self->mem);
+	dmm_fill(self->mem.hva, 0, 16, 1);
+	dmm_guest_del_slot(self->guest, DMM_SLOT);
+	dmm_guest_add_slot(self->guest, DMM_SLOT, 0, DMM_GPA + 2 * DMM_PAGE,
+			   4 * DMM_PAGE, self->mem.hva + 2 * DMM_PAGE);
+	dmm_guest_peek(self->guest, DMM_GPA + 3 * DMM_PAGE);
+	for (i = 0; i < ARRAY_SIZE(out); i++) {
+		EXPECT_EQ(KVM_EXIT_MMIO, dmm_guest_run(self->guest, 0, DMM_OP_PEEK,
+						       out[i], 1, 0));
+		EXPECT_EQ(0, dmm_guest_continue(self->guest, 0));
+	}
+}
+
+/* Nor may the guest write what comes along, where it may not write. */
+DMM_TEST(slot, readonly_around)
+{
+	void *ro;
+
+	dmm_fill(self->mem.hva, 0, 4, 1);
+	dmm_guest_add_slot(self->guest, SLOT2, KVM_MEM_READONLY, GPA2, SIZE,
+			   self->mem.hva);
+	dmm_guest_peek(self->guest, GPA2);
+	EXPECT_EQ(KVM_EXIT_MMIO, dmm_guest_run(self->guest, 0, DMM_OP_POKE,
+					       GPA2 + DMM_PAGE, 1, 99));
+	EXPECT_EQ(0, dmm_guest_continue(self->guest, 0));
+	EXPECT_EQ(0, dmm_bad_pages(self->mem.hva, 0, 4, 1));
+	dmm_guest_del_slot(self->guest, SLOT2);
+
+	ro = mmap(NULL, SIZE, PROT_READ, MAP_SHARED, self->mem.fd, 0);
+	ASSERT_NE(MAP_FAILED, ro);
+	ASSERT_EQ(0, dmm_guest_try_slot(self->guest, SLOT2, 0, GPA2, SIZE, ro));
+	dmm_guest_peek(self->guest, GPA2);
+	EXPECT_EQ(-EFAULT, dmm_guest_run(self->guest, 1, DMM_OP_POKE,
+					 GPA2 + DMM_PAGE, 1, 99));
+	EXPECT_EQ(0, dmm_bad_pages(self->mem.hva, 0, 4, 1));
+}
+
+/* Memory that the VMM may write in parts only. */
+DMM_TEST(slot, readonly_in_part)
+{
+	dmm_fill(self->mem.hva, 0, 4, 1);
+	ASSERT_EQ(0, mprotect(self->mem.hva, DMM_PAGE, PROT_READ));
+	dmm_guest_add_slot(self->guest, SLOT2, 0, GPA2, SIZE, self->mem.hva);
+	EXPECT_EQ(-EFAULT, dmm_guest_run(self->guest, 0, DMM_OP_POKE, GPA2, 1, 99));
+	EXPECT_EQ(-EFAULT, dmm_guest_run(self->guest, 1, DMM_OP_POKE,
+					 GPA2 + DMM_PAGE, 1, 99));
+	EXPECT_EQ(0, dmm_bad_pages(self->mem.hva, 0, 4, 1));
+}
+
 TEST_HARNESS_MAIN

@@ -646,4 +646,49 @@ DMM_TEST(swap, killed)
 	EXPECT_TRUE(dmm_pool_gone(ino));
 }
 
+/* What another policy keeps a copy of is no copy of one's own. */
+DMM_TEST(swap, kept_by_another)
+{
+	unsigned long ino = self->mem.ino;
+
+	if (!dmm_policy_loaded("test-token"))
+		SKIP(return, "no test policies");
+	ASSERT_EQ(0, dmm_pool_set(ino, "policies", "+test-token"));
+	ASSERT_EQ(0, dmm_pool_set(ino, "test-token/keep", "1"));
+	ASSERT_EQ(0, dmm_pool_set(ino, "swap/max_compressed_percent", "0"));
+	dmm_guest_fill(self->guest, DMM_GPA, PAGES, DMM_HALF | 1);
+	reclaim_all(_metadata, ino);
+	EXPECT_EQ(0, dmm_guest_bad_pages(self->guest, DMM_GPA, PAGES, DMM_HALF | 1));
+	ASSERT_EQ(0, dmm_pool_set(ino, "swap/max_compressed_percent", "default"));
+	/* Swap is asked first. */
+	reclaim_all(_metadata, ino);
+	EXPECT_EQ(PAGES, stat_of(ino, "out_compressed"));
+	EXPECT_EQ(0, stat_of(ino, "out_kept"));
+	EXPECT_EQ(0, dmm_guest_bad_pages(self->guest, DMM_GPA, PAGES, DMM_HALF | 1));
+	/* That would find copies that are left. */
+	EXPECT_EQ(0, dmm_pool_set(ino, "policies", "-test-token"));
+}
+
+/* A policy that cannot go for want of room does not cost a guest that uses it all. */
+DMM_TEST(swap, detach_refused_under_load)
+{
+	unsigned long ino = self->mem.ino;
+	int cpu, i;
+
+	ASSERT_EQ(0, dmm_pool_set_bytes(ino, "max_bytes", SIZE / 2));
+	for (cpu = 0; cpu < 2; cpu++)
+		dmm_guest_start(self->guest, cpu, DMM_OP_COUNT,
+				DMM_GPA + cpu * SIZE / 2, PAGES / 2, 1000000);
+	for (i = 1; i <= 10; i++) {
+		dmm_guest_wait_rounds(self->guest, i & 1, i);
+		EXPECT_EQ(-EBUSY, dmm_pool_set(ino, "policies", "-swap"));
+	}
+	/* Those who want to detach it, only. */
+	EXPECT_GE(10, dmm_pool_get(ino, "stats/limit_failed"));
+	for (cpu = 0; cpu < 2; cpu++) {
+		EXPECT_EQ(0, dmm_guest_stop(self->guest, cpu));
+		EXPECT_EQ(0, self->guest->cpu[cpu].cmd->result);
+	}
+}
+
 TEST_HARNESS_MAIN

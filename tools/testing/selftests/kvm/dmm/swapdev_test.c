@@ -800,4 +800,26 @@ DMM_TEST(swapdev, block_device)
 	close(loop);
 }
 
+/* What could not go while there was no backing goes when there is one: much later. */
+DMM_TEST(swapdev, cold_goes_later)
+{
+	unsigned long ino = self->mem.ino;
+	int tries;
+
+	dmm_guest_fill(self->guest, DMM_GPA, PAGES, 1);
+	ASSERT_EQ(0, dmm_pool_set(ino, "swap/pages_per_second", "1000000"));
+	ASSERT_EQ(0, dmm_pool_set(ino, "swap/cold_after_ms", "400"));
+	for (tries = 0; tries < 600 &&
+	     stat_of(ino, "reject_incompressible") < PAGES; tries++)
+		usleep(100000);
+	EXPECT_LE(PAGES, stat_of(ino, "reject_incompressible"));
+	ASSERT_EQ(0, set_backing(ino, self->path));
+	/* After 240 passes, ten in a second. */
+	for (tries = 0; tries < 1200 && swapped(ino) < SIZE; tries++)
+		usleep(100000);
+	EXPECT_EQ(SIZE, swapped(ino));
+	ASSERT_EQ(0, dmm_pool_set(ino, "swap/cold_after_ms", "0"));
+	EXPECT_EQ(0, dmm_guest_bad_pages(self->guest, DMM_GPA, PAGES, 1));
+}
+
 TEST_HARNESS_MAIN

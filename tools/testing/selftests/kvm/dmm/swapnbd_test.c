@@ -716,6 +716,63 @@ DMM_TEST(swapnbd, tried_again)
 	end(_metadata, self);
 }
 
+/* A server that has failed works again, slowly: an access at the limit waits for it. */
+DMM_TEST(swapnbd, slow_after_failure)
+{
+	unsigned long ino = self->mem.ino;
+	char page[DMM_PAGE] = { 1 };
+	int i;
+
+	begin(_metadata, self, 0, 0);
+	self->server.error_write = EIO;
+	ASSERT_EQ(0, posix_fadvise(self->mem.fd, 0, 16 * DMM_PAGE,
+				   POSIX_FADV_DONTNEED));
+	for (i = 0; i < 100 && !stat_of(ino, "write_failed"); i++)
+		usleep(10000);
+	ASSERT_NE(100, i);
+	self->server.error_write = 0;
+	ASSERT_EQ(0, ftruncate(self->mem.fd, 2 * SIZE));
+	ASSERT_EQ(0, dmm_pool_set_bytes(ino, "max_bytes", SIZE));
+	sleep(6);
+	self->server.ms = 1500;
+	EXPECT_EQ(DMM_PAGE, pwrite(self->mem.fd, page, DMM_PAGE, SIZE));
+	self->server.ms = 0;
+	ASSERT_EQ(0, ftruncate(self->mem.fd, SIZE));
+	EXPECT_EQ(0, dmm_guest_bad_pages(self->guest, DMM_GPA, PAGES, 1));
+	ASSERT_EQ(0, dmm_pool_set(ino, "max_bytes", "max"));
+	end(_metadata, self);
+}
+
+/* What was punched and written anew while the device writes is not what it wrote. */
+DMM_TEST(swapnbd, punched_while_written)
+{
+	unsigned long ino = self->mem.ino;
+	int status;
+	pid_t pid;
+
+	if (!dmm_policy_loaded("test-share"))
+		SKIP(return, "no test policies");
+	begin(_metadata, self, 0, 0);
+	ASSERT_EQ(0, dmm_pool_set(ino, "policies", "+test-share"));
+	self->server.silent = 1;
+	pid = fork();
+	ASSERT_LE(0, pid);
+	if (!pid)
+		_exit(!!posix_fadvise(self->mem.fd, 0, 8 * DMM_PAGE,
+				      POSIX_FADV_DONTNEED));
+	usleep(300000);
+	ASSERT_EQ(0, fallocate(self->mem.fd, PUNCH, 0, DMM_PAGE));
+	dmm_fill(self->mem.hva, 0, 1, 7);
+	/* As the page is that is being written. */
+	ASSERT_EQ(0, dmm_pool_set(ino, "test-share/protect", "0"));
+	self->server.silent = 0;
+	EXPECT_EQ(pid, waitpid(pid, &status, 0));
+	EXPECT_EQ(0, dmm_bad_pages(self->mem.hva, 0, 1, 7));
+	EXPECT_NE(0, stat_of(ino, "write_changed"));
+	dmm_fill(self->mem.hva, 0, 1, 1);
+	end(_metadata, self);
+}
+
 static void *detach_thread(void *ino)
 {
 	dmm_pool_set((unsigned long)ino, "policies", "-swap");

@@ -237,6 +237,7 @@ DMM_TEST(unpriv, limits)
 	signal(SIGXFSZ, SIG_IGN);
 	ASSERT_EQ(0, setrlimit(RLIMIT_FSIZE, &limit));
 	EXPECT_ERRNO(EFBIG, ftruncate(self->mem.fd, SIZE + DMM_PAGE));
+	EXPECT_ERRNO(EFBIG, fallocate(self->mem.fd, 0, 0, SIZE + DMM_PAGE));
 	ASSERT_EQ(0, fstat(self->mem.fd, &st));
 	EXPECT_EQ(SIZE, st.st_size);
 }
