@@ -287,8 +287,6 @@ static bool save_state(const char *state, unsigned int seconds)
 	char *uri = format("exec:cat >%s && mv %s %s", from, from, to);
 	bool saved;
 
-	if (unlink(state) && errno != ENOENT)
-		err(1, "%s", state);
 	saved = move_state("migrate", uri, state, seconds);
 	if (!saved)
 		unlink(part);
@@ -330,6 +328,8 @@ static bool fork_machine(const char *state, unsigned int seconds,
 	if (fd < 0)
 		err(1, "%s", memory);
 
+	if (unlink(saved) && errno != ENOENT)
+		err(1, "%s", saved);
 	catch_signals();
 	if (!ignore_shared(true))
 		exit(1);

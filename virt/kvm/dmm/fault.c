@@ -728,7 +728,7 @@ static bool dmm_populate_full(struct kvm_dmm_pool *pool, pgoff_t index)
 int dmm_populate(struct kvm_dmm_pool *pool, pgoff_t first, pgoff_t last)
 {
 	pgoff_t index = first;
-	bool filled = false;
+	pgoff_t filled = 0, skipped = 0;
 	struct page *page;
 	int r;
 
@@ -740,15 +740,15 @@ int dmm_populate(struct kvm_dmm_pool *pool, pgoff_t first, pgoff_t last)
 		return -ENOMEM;
 
 	while (index <= last) {
-		/* Who tries again after a signal gets further each time. */
-		if (filled ? signal_pending(current) :
-			     fatal_signal_pending(current))
+		/* Who tries again after a signal gets twice as far each time. */
+		if (filled > skipped ? signal_pending(current) :
+				       fatal_signal_pending(current))
 			return -EINTR;
 		if (IS_ALIGNED(index, KVM_DMM_REGION_PAGES) &&
 		    index + KVM_DMM_REGION_PAGES - 1 <= last &&
 		    dmm_populate_block(pool, index, DMM_BLOCK_GFP)) {
 			index += KVM_DMM_REGION_PAGES;
-			filled = true;
+			filled += KVM_DMM_REGION_PAGES;
 			cond_resched();
 			continue;
 		}
@@ -764,7 +764,9 @@ int dmm_populate(struct kvm_dmm_pool *pool, pgoff_t first, pgoff_t last)
 			if (r)
 				return dmm_failed_errno(r);
 			put_page(page);
-			filled = true;
+			filled++;
+		} else {
+			skipped++;
 		}
 		index++;
 		cond_resched();

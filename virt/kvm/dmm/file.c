@@ -222,10 +222,15 @@ static int dmm_mmap(struct file *file, struct vm_area_struct *vma)
 	return 0;
 }
 
-/* Nothing was done: begin again behind a signal, unless its handler says no. */
-static int dmm_io_errno(int r)
+/*
+ * Nothing was done: begin again behind a signal, unless its handler says no.  At the
+ * limit the wait for room would begin again, too, which has an end otherwise.
+ */
+static int dmm_io_errno(struct kvm_dmm_pool *pool, int r)
 {
-	return r == -EINTR ? -ERESTARTSYS : dmm_failed_errno(r);
+	if (r == -EINTR && dmm_used(pool) < dmm_max(pool))
+		return -ERESTARTSYS;
+	return dmm_failed_errno(r);
 }
 
 static ssize_t dmm_read_iter(struct kiocb *iocb, struct iov_iter *to)
@@ -267,13 +272,13 @@ static ssize_t dmm_read_iter(struct kiocb *iocb, struct iov_iter *to)
 		cond_resched();
 	}
 	file_accessed(iocb->ki_filp);
-	return done ?: dmm_io_errno(r);
+	return done ?: dmm_io_errno(pool, r);
 }
 
 /* As a file system says it that is full. */
-static int dmm_write_errno(int r)
+static int dmm_write_errno(struct kvm_dmm_pool *pool, int r)
 {
-	return r == -ENOMEM ? -ENOSPC : dmm_io_errno(r);
+	return r == -ENOMEM ? -ENOSPC : dmm_io_errno(pool, r);
 }
 
 static ssize_t dmm_write(struct kvm_dmm_pool *pool, struct kiocb *iocb,
@@ -302,7 +307,7 @@ static ssize_t dmm_write(struct kvm_dmm_pool *pool, struct kiocb *iocb,
 		}
 		cond_resched();
 	}
-	return done ?: dmm_write_errno(r);
+	return done ?: dmm_write_errno(pool, r);
 }
 
 /* Where the last page of a file ends; the last of all has no end. */
@@ -342,7 +347,9 @@ static ssize_t dmm_write_iter(struct kiocb *iocb, struct iov_iter *from)
 	if (end > size) {
 		r = dmm_set_size(pool, end);
 		if (r) {
-			r = dmm_write_errno(r);
+			/* What was filled is given back: not again and again. */
+			if (r != -EINTR)
+				r = dmm_write_errno(pool, r);
 			goto unlock;
 		}
 	}

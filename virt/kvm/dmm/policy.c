@@ -2,6 +2,7 @@
 /*
  * Dynamic memory mapping: the registry of policies, and which pool has which.
  */
+#include <linux/delay.h>
 #include <linux/err.h>
 #include <linux/kmod.h>
 #include <linux/mutex.h>
@@ -99,17 +100,25 @@ void kvm_dmm_unregister_policy(struct kvm_dmm_policy_ops *ops)
 }
 EXPORT_SYMBOL_GPL(kvm_dmm_unregister_policy);
 
+#define DMM_LOAD_TRIES	4
+
 /* Find a policy, loading its module if need be, with a module reference. */
 static struct kvm_dmm_policy_ops *dmm_get_ops(const char *name)
 {
 	struct kvm_dmm_policy_ops *ops;
-	int tries;
+	int tries, r = 0;
 
 	if (!dmm_valid_name(name))
 		return ERR_PTR(-EINVAL);
-	for (tries = 0; tries < 2; tries++) {
+	/*
+	 * A module that is being unloaded has no policy any more, and modprobe may
+	 * take it for loaded: again, a moment later.
+	 */
+	for (tries = 0; tries < DMM_LOAD_TRIES && !r; tries++) {
+		if (tries > 1)
+			msleep(20);
 		if (tries)
-			request_module("kvm-dmm-policy-%s", name);
+			r = request_module("kvm-dmm-policy-%s", name);
 		mutex_lock(&dmm_policies_lock);
 		ops = dmm_find_ops(name);
 		if (ops && !try_module_get(ops->owner))

@@ -626,7 +626,9 @@ static unsigned long dmm_pool_spare(struct kvm_dmm_pool *pool)
 }
 
 /* Pages that pressure is told of. */
-#define DMM_SHRINK_MAX	(4UL << (30 - PAGE_SHIFT))
+#define DMM_SHRINK_MAX		(4UL << (30 - PAGE_SHIFT))
+/* Pools with pages on their way that one call asks. */
+#define DMM_SHRINK_PENDING	8U
 
 static unsigned long dmm_shrink_count(struct shrinker *shrinker,
 				      struct shrink_control *sc)
@@ -651,6 +653,7 @@ static unsigned long dmm_shrink_scan(struct shrinker *shrinker,
 {
 	struct kvm_dmm_reclaim rc = {};
 	struct kvm_dmm_pool *pool;
+	unsigned int pending = 0;
 	unsigned long nr, tries;
 
 	/* Policies allocate with GFP_NOIO, so they never come back here. */
@@ -659,8 +662,11 @@ static unsigned long dmm_shrink_scan(struct shrinker *shrinker,
 	if (!mutex_trylock(&dmm_pools_lock))
 		return SHRINK_STOP;
 	tries = list_count_nodes(&dmm_pools);
-	/* What a device has to write first counts, or each pool had some written. */
-	while (!rc.nr_done && !rc.nr_pending && tries-- && !list_empty(&dmm_pools)) {
+	/*
+	 * Where a device has to write first some may come free later: not all pools
+	 * have to have something written, nor must a device that hangs end this.
+	 */
+	while (!rc.nr_done && pending < DMM_SHRINK_PENDING && tries-- && !list_empty(&dmm_pools)) {
 		/* The next time somebody else gives. */
 		pool = list_first_entry(&dmm_pools, struct kvm_dmm_pool, link);
 		list_move_tail(&pool->link, &dmm_pools);
@@ -679,6 +685,7 @@ static unsigned long dmm_shrink_scan(struct shrinker *shrinker,
 			.nr_pages = nr,
 		};
 		dmm_reclaim_all(pool, &rc);
+		pending += !!rc.nr_pending;
 		mutex_lock(&dmm_pools_lock);
 		WRITE_ONCE(pool->nr_shrinking, pool->nr_shrinking - 1);
 		/*

@@ -93,7 +93,7 @@ void dmm_copies_thin(struct dmm_backing *backing)
 
 	spin_lock(&backing->lock);
 	/* There may be many pools, and nothing to give up in any of them. */
-	if (time_before(jiffies, backing->thinned + HZ))
+	if (time_before(jiffies, backing->thinned + DMM_COPIES_DELAY))
 		goto unlock;
 	backing->thinned = jiffies;
 	list_for_each_entry(swap, &backing->stores, store.sharing)

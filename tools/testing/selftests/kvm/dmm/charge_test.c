@@ -4,8 +4,10 @@
  * host is short, the pool above what it is guaranteed.
  */
 #include <errno.h>
+#include <linux/fs.h>
 #include <signal.h>
 #include <stdio.h>
+#include <sys/ioctl.h>
 #include <sys/prctl.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
@@ -299,6 +301,24 @@ DMM_TEST(charge, host_pressure_without_policy)
 	ASSERT_EQ(0, write_string("/proc/sys/vm/drop_caches", "2"));
 	EXPECT_EQ(SIZE, dmm_pool_get(self->mem.ino, "resident_bytes"));
 	EXPECT_EQ(0, dmm_bad_pages(self->mem.hva, 0, PAGES, 1));
+}
+
+/* Copies of shared frames are charged as frames are. */
+DMM_TEST(charge, group_that_copies)
+{
+	struct dmm_mem copy = dmm_mem_create_exact(SIZE);
+	int status;
+
+	if (!make_group())
+		SKIP(return, "no control groups for memory");
+	dmm_fill(self->mem.hva, 0, PAGES, 1);
+	ASSERT_EQ(0, ioctl(copy.fd, FICLONE, self->mem.fd));
+	waitpid(write_in_group(copy.hva, 2), &status, 0);
+	ASSERT_EQ(0, status);
+	EXPECT_LE((long)SIZE, group_current());
+	EXPECT_EQ(0, dmm_bad_pages(copy.hva, 0, PAGES, 2));
+	EXPECT_EQ(0, dmm_bad_pages(self->mem.hva, 0, PAGES, 1));
+	dmm_mem_free(&copy);
 }
 
 TEST_HARNESS_MAIN

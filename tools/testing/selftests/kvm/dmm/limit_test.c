@@ -3,6 +3,7 @@
  * A pool's limit, changed while the guest runs.
  */
 #include <signal.h>
+#include <sys/time.h>
 #include <time.h>
 
 #include "dmm_util.h"
@@ -272,6 +273,51 @@ DMM_TEST(limit, raise_while_lowered)
 	EXPECT_EQ(0, raise.r);
 	EXPECT_EQ(SIZE, max_bytes(ino));
 	EXPECT_EQ(0, dmm_guest_bad_pages(self->guest, DMM_GPA, PAGES, 1));
+}
+
+static void on_alarm(int signal)
+{
+}
+
+/* Signals do not make a wait for room endless. */
+DMM_TEST(limit, write_with_signals)
+{
+	struct itimerval often = { { 0, 100000 }, { 0, 100000 } }, never = {};
+	struct sigaction action = {
+		.sa_handler = on_alarm,
+		.sa_flags = SA_RESTART,
+	};
+	char page[DMM_PAGE] = { 1 };
+
+	dmm_mem_exact(&self->mem);
+	dmm_fill(self->mem.hva, 0, 64, 1);
+	ASSERT_EQ(0, dmm_pool_set_bytes(self->mem.ino, "max_bytes", 64 * DMM_PAGE));
+	ASSERT_EQ(0, sigaction(SIGALRM, &action, NULL));
+	ASSERT_EQ(0, setitimer(ITIMER_REAL, &often, NULL));
+	EXPECT_EQ(-1, pwrite(self->mem.fd, page, DMM_PAGE, SIZE / 2));
+	EXPECT_TRUE(errno == EINTR || errno == ENOSPC);
+	ASSERT_EQ(0, setitimer(ITIMER_REAL, &never, NULL));
+}
+
+/* The file becomes smaller while somebody waits for room behind its new end. */
+DMM_TEST(limit, shrinks_while_waiting)
+{
+	const uint64_t last = DMM_GPA + SIZE - DMM_PAGE;
+	unsigned long ino = self->mem.ino;
+	int i;
+
+	dmm_mem_exact(&self->mem);
+	dmm_guest_fill(self->guest, DMM_GPA + SIZE / 2, 64, 1);
+	ASSERT_EQ(0, dmm_pool_set_bytes(ino, "max_bytes", 64 * DMM_PAGE));
+	dmm_guest_start(self->guest, 1, DMM_OP_TOUCH, last, 1, 5);
+	for (i = 0; i < 1000 && !dmm_pool_get(ino, "stats/limit_wait"); i++)
+		usleep(1000);
+	ASSERT_NE(1000, i);
+	ASSERT_EQ(0, ftruncate(self->mem.fd, SIZE / 2));
+	EXPECT_EQ(-EFAULT, dmm_guest_join(self->guest, 1));
+	EXPECT_EQ(0, dmm_pool_get(ino, "stats/limit_failed"));
+	EXPECT_EQ(0, dmm_pool_get(ino, "resident_bytes"));
+	EXPECT_TRUE(dmm_pool_ok(ino));
 }
 
 TEST_HARNESS_MAIN

@@ -190,6 +190,8 @@ DMM_TEST(policy, change_under_load)
 		ASSERT_EQ(0, dmm_pool_set(ino, "policies", "-demand"));
 		ASSERT_EQ(0, dmm_pool_set(ino, "policies", "+demand"));
 	}
+	EXPECT_NE(0, dmm_pool_get(ino, "stats/token"));
+	EXPECT_NE(0, dmm_pool_get(ino, "stats/fetch"));
 	dmm_guest_wait_rounds(self->guest, 0, 2);
 	EXPECT_EQ(0, dmm_guest_stop(self->guest, 0));
 	EXPECT_EQ(0, self->guest->cpu[0].cmd->result);

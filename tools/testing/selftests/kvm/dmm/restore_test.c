@@ -944,6 +944,7 @@ DMM_TEST(restore, share_under_load)
 {
 	struct dmm_mem other;
 	pthread_t thread;
+	uint64_t joined = 0;
 	void *bad;
 	int i;
 
@@ -961,8 +962,11 @@ DMM_TEST(restore, share_under_load)
 		EXPECT_EQ(NULL, bad);
 		EXPECT_EQ(0, dmm_guest_join(self->guest, 0));
 		EXPECT_EQ(0, self->guest->cpu[0].cmd->result);
+		joined += dmm_pool_get(other.ino, "stats/share") +
+			  dmm_pool_get(self->mem.ino, "stats/share");
 		dmm_mem_free(&other);
 	}
+	EXPECT_NE(0, joined);
 }
 
 /* What cannot be had cannot be locked in memory: mlock() ends and says so. */

@@ -368,7 +368,7 @@ DMM_TEST(share, handle_dies)
 	ASSERT_EQ(0, fallocate(self->mem.fd, PUNCH, 3 * DMM_PAGE, DMM_PAGE));
 	EXPECT_EQ(-ESTALE, command(ino, "join", 4));
 
-	/* Somebody holds the page: its last user copies. */
+	/* A page that a process has mapped can be joined, too. */
 	ASSERT_EQ(0, command(ino, "hold", 4));
 	buf = page(&self->mem, 4);
 	EXPECT_NE(0, *buf);

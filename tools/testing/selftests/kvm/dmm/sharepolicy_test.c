@@ -716,7 +716,7 @@ DMM_TEST(sharing, forgets_holes)
 DMM_TEST(sharing, full_frame)
 {
 	const unsigned int clones = 65536 / PAGES - 1;
-	struct dmm_mem clone[clones], other;
+	struct dmm_mem clone[clones], other, more;
 	unsigned int i;
 
 	ASSERT_EQ(0, dmm_pool_set(self->mem.ino, "domain", "one"));
@@ -738,6 +738,12 @@ DMM_TEST(sharing, full_frame)
 	EXPECT_EQ(DMM_PAGE, resident(&other));
 	EXPECT_EQ(40 * DMM_PAGE, shared(&other));
 	EXPECT_EQ(0, bad_content(&other, 0, 40, 1));
+	/* So does a clone. */
+	more = dmm_mem_create_exact(SIZE);
+	ASSERT_EQ(0, ioctl(more.fd, FICLONE, self->mem.fd));
+	EXPECT_LE(DMM_PAGE, resident(&more));
+	EXPECT_EQ(0, bad_content(&more, 0, PAGES, 1));
+	dmm_mem_free(&more);
 	for (i = 0; i < clones; i++)
 		dmm_mem_free(&clone[i]);
 	dmm_mem_free(&other);

@@ -684,4 +684,24 @@ DMM_TEST(slot, readonly_in_part)
 	EXPECT_EQ(0, dmm_bad_pages(self->mem.hva, 0, 4, 1));
 }
 
+/* What comes along with a page is within one page table, of file and guest. */
+DMM_TEST(slot, around_the_end_of_a_table)
+{
+	uint64_t i;
+
+	dmm_mem_exact(&self->mem);
+	dmm_fill(self->mem.hva, 0, PAGES, 1);
+	dmm_guest_add_slot(self->guest, SLOT2, 0, GPA2, SIZE - 5 * DMM_PAGE,
+			   self->mem.hva + 5 * DMM_PAGE);
+	/* Page 512 of the file is the one behind. */
+	for (i = 505; i <= 513; i++)
+		EXPECT_EQ(*(uint64_t *)(self->mem.hva + (i + 5) * DMM_PAGE),
+			  dmm_guest_peek(self->guest, GPA2 + i * DMM_PAGE));
+	EXPECT_TRUE(dmm_pool_ok(self->mem.ino));
+	for (i = 0; i < PAGES - 5; i += 7)
+		EXPECT_EQ(*(uint64_t *)(self->mem.hva + (i + 5) * DMM_PAGE),
+			  dmm_guest_peek(self->guest, GPA2 + i * DMM_PAGE));
+	EXPECT_TRUE(dmm_pool_ok(self->mem.ino));
+}
+
 TEST_HARNESS_MAIN

@@ -128,6 +128,28 @@ DMM_TEST(static_pool, slot_in_spite_of_signals)
 	dmm_mem_free(&mem);
 }
 
+/* What a write behind the end has filled is given back: it is not begun anew for ever. */
+DMM_TEST(static_pool, write_behind_end_with_signals)
+{
+	struct itimerval often = { { 0, 1000 }, { 0, 1000 } }, never = {};
+	struct sigaction action = {
+		.sa_handler = on_alarm,
+		.sa_flags = SA_RESTART,
+	};
+	struct dmm_mem mem = dmm_mem_create_static(SIZE);
+	ssize_t r;
+	char c = 1;
+
+	ASSERT_EQ(0, sigaction(SIGALRM, &action, NULL));
+	ASSERT_EQ(0, setitimer(ITIMER_REAL, &often, NULL));
+	r = pwrite(mem.fd, &c, 1, 16 * SIZE);
+	EXPECT_TRUE(r == 1 || errno == EINTR);
+	ASSERT_EQ(0, setitimer(ITIMER_REAL, &never, NULL));
+	EXPECT_EQ(r == 1 ? 16 * SIZE + 1 : SIZE,
+		  dmm_pool_get(mem.ino, "size_bytes"));
+	dmm_mem_free(&mem);
+}
+
 /* A hole in a static pool is a hole, until somebody needs it. */
 DMM_TEST(static_pool, holes)
 {

@@ -568,6 +568,8 @@ DMM_TEST(swap, attach_under_load)
 		ASSERT_EQ(0, compressed(ino));
 		ASSERT_EQ(0, dmm_pool_set(ino, "policies", "+swap"));
 	}
+	EXPECT_NE(0, dmm_pool_get(ino, "stats/token"));
+	EXPECT_NE(0, dmm_pool_get(ino, "stats/fetch"));
 	for (cpu = 0; cpu < 2; cpu++) {
 		dmm_guest_wait_rounds(self->guest, cpu, 2);
 		EXPECT_EQ(0, dmm_guest_stop(self->guest, cpu));
@@ -689,6 +691,22 @@ DMM_TEST(swap, detach_refused_under_load)
 		EXPECT_EQ(0, dmm_guest_stop(self->guest, cpu));
 		EXPECT_EQ(0, self->guest->cpu[cpu].cmd->result);
 	}
+}
+
+/* A clone of what came back and is kept, too, leaves no copy that nobody has. */
+DMM_TEST(swap, clone_of_kept)
+{
+	struct dmm_mem copy = dmm_mem_create_exact(SIZE);
+	unsigned long ino = self->mem.ino;
+
+	dmm_guest_fill(self->guest, DMM_GPA, PAGES, DMM_HALF | 1);
+	reclaim_all(_metadata, ino);
+	EXPECT_EQ(0, dmm_guest_bad_pages(self->guest, DMM_GPA, PAGES, DMM_HALF | 1));
+	EXPECT_NE(0, dmm_pool_get(ino, "compressed_bytes"));
+	ASSERT_EQ(0, ioctl(copy.fd, FICLONE, self->mem.fd));
+	EXPECT_GE(4 * DMM_PAGE, dmm_pool_get(ino, "compressed_bytes"));
+	EXPECT_EQ(0, dmm_bad_pages(copy.hva, 0, PAGES, DMM_HALF | 1));
+	dmm_mem_free(&copy);
 }
 
 TEST_HARNESS_MAIN

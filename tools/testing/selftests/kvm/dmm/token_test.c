@@ -243,6 +243,8 @@ DMM_TEST(token, reclaim_under_load)
 				  cpu * (SIZE / 2) + i * DMM_PAGE));
 		}
 	}
+	EXPECT_NE(0, dmm_pool_get(self->mem.ino, "stats/token"));
+	EXPECT_NE(0, dmm_pool_get(self->mem.ino, "stats/fetch"));
 }
 
 /* Reclaim against a host process that writes to the same pages. */
@@ -273,6 +275,8 @@ DMM_TEST(token, reclaim_under_host_load)
 		dmm_pool_set_bytes(self->mem.ino, "reclaim", SIZE);
 	pthread_join(thread, &bad);
 	EXPECT_EQ(NULL, bad);
+	EXPECT_NE(0, dmm_pool_get(self->mem.ino, "stats/token"));
+	EXPECT_NE(0, dmm_pool_get(self->mem.ino, "stats/fetch"));
 	EXPECT_EQ(0, dmm_guest_run(self->guest, 0, DMM_OP_READ, DMM_GPA, 256, 0));
 	EXPECT_EQ(256 * 40, self->guest->cpu[0].cmd->result);
 }

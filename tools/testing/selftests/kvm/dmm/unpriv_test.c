@@ -217,6 +217,11 @@ DMM_TEST(unpriv, own_files)
 	ASSERT_EQ(1, pwrite(fd, "x", 1, 0));
 	ASSERT_EQ(0, fstat(fd, &own));
 	EXPECT_EQ(0755, own.st_mode & 07777);
+	ASSERT_EQ(0, fchmod(fd, 04755));
+	ASSERT_EQ(0, fallocate(fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, 0,
+			       DMM_PAGE));
+	ASSERT_EQ(0, fstat(fd, &own));
+	EXPECT_EQ(0755, own.st_mode & 07777);
 	ASSERT_EQ(0, unlink(path));
 	munmap(hva, SIZE);
 	close(fd);
