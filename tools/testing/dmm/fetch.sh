@@ -33,7 +33,7 @@ download() {
 	[ "$(id -u)" != 0 ] || sandbox=(-o APT::Sandbox::User=root)
 	for try in 1 2 3; do
 		for deb in "$CACHE/dl/$file"_*.deb; do
-			[ ! -e "$deb" ] || return 0
+			dpkg-deb -I "$deb" >/dev/null 2>&1 && return
 		done
 		[ "$try" = 1 ] || apt_update || true
 		say FETCH "$1 $version"

@@ -208,7 +208,11 @@ static inline unsigned long dmm_ino(struct kvm_dmm_pool *pool)
 	return pool->inode.i_ino;
 }
 
-/* Has nobody the file any more?  Its end waits for what is done for all of it. */
+/*
+ * Has nobody the file any more?  Its end waits for what is done for all of it.  The
+ * flag is set before that wait begins, and who walks looks at each step: so one step
+ * is all that is waited for.  What the walk has not seen, the end gives up.
+ */
 static inline bool dmm_pool_goes(struct kvm_dmm_pool *pool)
 {
 	return READ_ONCE(pool->inode.i_state) & I_FREEING;

@@ -399,7 +399,16 @@ again:
 /*
  * Writes to all backings that are done.  A read that began later has what they have
  * written; of an earlier one the checksum does not tell: guests can make pages that
- * have the same.
+ * have the same::
+ *
+ *	write				read
+ *	-----				----
+ *	1. the device has done it	a. began = clock
+ *	2. written = ++clock		b. queue it
+ *	3. token
+ *
+ * If began is not before written, a is behind 2, and so b is behind 1: the increment
+ * and the queueing are barriers.  Nobody looks at written before 3.
  */
 atomic64_t dmm_slot_clock;
 
