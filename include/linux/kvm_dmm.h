@@ -112,6 +112,9 @@ enum kvm_dmm_reason {
  * @first: first page offset that may be taken
  * @last: last page offset that may be taken
  * @nr_pages: how many pages are wanted
+ * @nr_scan: how many pages may be looked at to find them, less than all where
+ *	somebody's allocation waits; the policy subtracts, and goes on there the
+ *	next time
  * @nr_done: how many pages came free; the policy counts, but no more is
  *	believed than what came free meanwhile
  * @nr_pending: how many pages come free later without anybody asking again, when
@@ -123,6 +126,7 @@ struct kvm_dmm_reclaim {
 	pgoff_t first;
 	pgoff_t last;
 	unsigned long nr_pages;
+	unsigned long nr_scan;
 	unsigned long nr_done;
 	unsigned long nr_pending;
 };

@@ -190,6 +190,7 @@ static void dmm_reclaim_by(struct kvm_dmm_policy *policy,
 	freed = atomic_long_read(&policy->pool->freed) - before;
 	was.nr_done += min(dmm_excess(rc->nr_done, was.nr_done), PFN_UP(freed));
 	was.nr_pending = rc->nr_pending;
+	was.nr_scan = min(rc->nr_scan, was.nr_scan);
 	*rc = was;
 	if (r)
 		dmm_eject(policy, "reclaim", r);
@@ -262,6 +263,7 @@ static int dmm_charge_slow(struct kvm_dmm_pool *pool, unsigned long nr,
 			.reason = KVM_DMM_RECLAIM_LIMIT,
 			.last = ULONG_MAX,
 			.nr_pages = max(nr, DMM_RECLAIM_BATCH),
+			.nr_scan = ULONG_MAX,
 		};
 		dmm_reclaim_all(pool, &rc);
 		/* What a device has to write first comes free later. */
@@ -364,6 +366,7 @@ unsigned long dmm_reclaim(struct kvm_dmm_pool *pool, unsigned long nr,
 		.first = first,
 		.last = last,
 		.nr_pages = nr,
+		.nr_scan = ULONG_MAX,
 	};
 
 	dmm_reclaim_all(pool, &rc);
@@ -384,6 +387,7 @@ int dmm_host_room(struct kvm_dmm_pool *pool, int state)
 		.reason = KVM_DMM_RECLAIM_HOST,
 		.last = ULONG_MAX,
 		.nr_pages = DMM_RECLAIM_BATCH,
+		.nr_scan = ULONG_MAX,
 	};
 	DEFINE_WAIT(wait);
 	int r = 0;
@@ -629,6 +633,13 @@ static unsigned long dmm_pool_spare(struct kvm_dmm_pool *pool)
 #define DMM_SHRINK_MAX		(4UL << (30 - PAGE_SHIFT))
 /* Pools with pages on their way that one call asks. */
 #define DMM_SHRINK_PENDING	8U
+/*
+ * Pages that one call looks at, 8 GiB, or this part of all: an allocation waits for
+ * it, or kswapd, which then does nothing else.  Whoever is short calls a dozen times
+ * before something is killed, so all are looked at by then.
+ */
+#define DMM_SHRINK_SCAN		(8UL << (30 - PAGE_SHIFT))
+#define DMM_SHRINK_PART		8
 
 static unsigned long dmm_shrink_count(struct shrinker *shrinker,
 				      struct shrink_control *sc)
@@ -652,21 +663,26 @@ static unsigned long dmm_shrink_scan(struct shrinker *shrinker,
 				     struct shrink_control *sc)
 {
 	struct kvm_dmm_reclaim rc = {};
+	unsigned long nr, scan = 0, tries = 0;
 	struct kvm_dmm_pool *pool;
 	unsigned int pending = 0;
-	unsigned long nr, tries;
 
 	/* Policies allocate with GFP_NOIO, so they never come back here. */
 	if ((sc->gfp_mask & (__GFP_IO | __GFP_FS)) != (__GFP_IO | __GFP_FS))
 		return SHRINK_STOP;
 	if (!mutex_trylock(&dmm_pools_lock))
 		return SHRINK_STOP;
-	tries = list_count_nodes(&dmm_pools);
+	list_for_each_entry(pool, &dmm_pools, link) {
+		scan += dmm_pool_spare(pool) / DMM_SHRINK_PART;
+		tries++;
+	}
+	rc.nr_scan = max(scan, DMM_SHRINK_SCAN);
 	/*
 	 * Where a device has to write first some may come free later: not all pools
 	 * have to have something written, nor must a device that hangs end this.
 	 */
-	while (!rc.nr_done && pending < DMM_SHRINK_PENDING && tries-- && !list_empty(&dmm_pools)) {
+	while (!rc.nr_done && rc.nr_scan && pending < DMM_SHRINK_PENDING &&
+	       tries-- && !list_empty(&dmm_pools)) {
 		/* The next time somebody else gives. */
 		pool = list_first_entry(&dmm_pools, struct kvm_dmm_pool, link);
 		list_move_tail(&pool->link, &dmm_pools);
@@ -683,6 +699,7 @@ static unsigned long dmm_shrink_scan(struct shrinker *shrinker,
 			.reason = KVM_DMM_RECLAIM_HOST,
 			.last = ULONG_MAX,
 			.nr_pages = nr,
+			.nr_scan = rc.nr_scan,
 		};
 		dmm_reclaim_all(pool, &rc);
 		pending += !!rc.nr_pending;

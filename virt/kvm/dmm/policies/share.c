@@ -30,6 +30,9 @@
 /* How often it looks at numbers, of which those for all pools wake nobody, in ns. */
 #define SHARE_LOOK	NSEC_PER_SEC
 
+/* Guests wait for what the thread has busy: it must not starve beside them. */
+#define SHARE_NICE	5
+
 enum {
 	SHARE_RUN,		/* look for equal pages */
 	SHARE_PAGES_PER_SECOND,	/* look at no more, 0: no limit */
@@ -551,7 +554,7 @@ static int share_worker(void *data)
 {
 	struct share_pool *share = data;
 
-	set_user_nice(current, MAX_NICE);
+	set_user_nice(current, SHARE_NICE);
 	set_freezable();
 	while (!kthread_should_stop()) {
 		if (share_runs(share)) {

@@ -698,7 +698,10 @@ static void dmm_swap_reclaim_range(struct dmm_visit *visit)
 	}
 }
 
-/* The hand goes round until it has found enough, or all has been tried. */
+/*
+ * The hand goes round until it has found enough, or all has been tried, or as much as
+ * may be.
+ */
 static void dmm_swap_reclaim_hand(struct dmm_visit *visit)
 {
 	enum kvm_dmm_reason reason = visit->rc->reason;
@@ -714,7 +717,8 @@ static void dmm_swap_reclaim_hand(struct dmm_visit *visit)
 
 	visit->all = false;
 	visit->region = NULL;
-	while (dmm_visit_wants(visit) && !dmm_visit_stops(visit)) {
+	while (dmm_visit_wants(visit) && !dmm_visit_stops(visit) &&
+	       visit->rc->nr_scan) {
 		if (!dmm_swap_next(visit->swap, passes, &visit->base))
 			break;
 		if (visit->base <= last && visit->region) {
@@ -733,6 +737,8 @@ static void dmm_swap_reclaim_hand(struct dmm_visit *visit)
 		if (!visit->region)
 			break;
 		dmm_swap_visit(visit, pressure);
+		visit->rc->nr_scan -= min(visit->rc->nr_scan,
+					  KVM_DMM_REGION_PAGES);
 	}
 }
 

@@ -303,6 +303,40 @@ DMM_TEST(charge, host_pressure_without_policy)
 	EXPECT_EQ(0, dmm_bad_pages(self->mem.hva, 0, PAGES, 1));
 }
 
+/*
+ * What an allocation waits for is bounded, however large the guest and however hard
+ * to store what it has: here nothing goes, so that all would be looked at, round
+ * after round.
+ */
+DMM_TEST(charge, host_pressure_looks_at_some)
+{
+	const uint64_t blocks = 6144, some = 4096;
+	struct dmm_mem mem = dmm_mem_create_exact(DMM_PAGE);
+	uint64_t i, visits;
+	int calls;
+
+	if (dmm_pool_set(mem.ino, "policies", "+swap"))
+		SKIP(return, "no policy swap");
+	ASSERT_EQ(0, ftruncate(mem.fd, blocks * DMM_BLOCK));
+	/* Of the content of a page, which does not compress. */
+	dmm_fill(self->mem.hva, 0, 1, 1);
+	for (i = 0; i < blocks; i++)
+		ASSERT_EQ(DMM_PAGE, pwrite(mem.fd, self->mem.hva, DMM_PAGE,
+					   i * DMM_BLOCK));
+	for (calls = 0; calls < 4; calls++) {
+		visits = dmm_pool_get(mem.ino, "swap/stats/visit");
+		ASSERT_EQ(0, write_string("/proc/sys/vm/drop_caches", "2"));
+		visits = dmm_pool_get(mem.ino, "swap/stats/visit") - visits;
+		/* It asks again as long as others give something. */
+		EXPECT_GE(4 * some, visits);
+		EXPECT_LE(some, visits);
+	}
+	/* But the hand goes on: all have been tried. */
+	EXPECT_EQ(blocks, dmm_pool_get(mem.ino, "swap/stats/reject_incompressible"));
+	EXPECT_EQ(blocks * DMM_PAGE, dmm_pool_get(mem.ino, "resident_bytes"));
+	dmm_mem_free(&mem);
+}
+
 /* Copies of shared frames are charged as frames are. */
 DMM_TEST(charge, group_that_copies)
 {
