@@ -245,15 +245,21 @@ DMM_TEST(policy, ejection)
 /* Mount options say what new files get. */
 DMM_TEST(policy, mount_options)
 {
+	static const char * const others[] = {
+		"policies=", "domain=red", "mode=0755", "uid=0", "gid=0",
+	};
 	char dir[] = "/tmp/dmm-mount-XXXXXX", buf[128], *path, *other;
-	struct stat st;
-	int fd;
+	struct stat st, st2;
+	unsigned int i;
+	int fd, fd2;
 
 	ASSERT_NE(NULL, mkdtemp(dir));
 	ASSERT_EQ(0, mount("dmmfs", dir, "dmmfs", 0,
-			   "policies=demand,domain=blue,mode=0750"));
+			   "policies=demand,domain=blue,mode=0750,uid=12,gid=34"));
 	ASSERT_EQ(0, stat(dir, &st));
 	EXPECT_EQ(0750, st.st_mode & 07777);
+	EXPECT_EQ(12, st.st_uid);
+	EXPECT_EQ(34, st.st_gid);
 	path = strdup_printf("%s/file", dir);
 	fd = open(path, O_RDWR | O_CREAT, 0640);
 	ASSERT_GE(fd, 0);
@@ -272,10 +278,31 @@ DMM_TEST(policy, mount_options)
 	EXPECT_STREQ("a\\nb \\\\ c\n", buf);
 	ASSERT_EQ(0, rename(other, path));
 
+	/* Options stay: who names others is told so, who names none means those. */
+	for (i = 0; i < ARRAY_SIZE(others); i++) {
+		EXPECT_EQ(-1, mount("dmmfs", dir, "dmmfs", MS_REMOUNT,
+				    others[i]));
+		EXPECT_EQ(EINVAL, errno) {
+			TH_LOG("%s", others[i]);
+		}
+	}
+
 	/* In use, it can't be unmounted. */
 	EXPECT_EQ(-1, umount(dir));
 	EXPECT_EQ(EBUSY, errno);
 	close(fd);
+	ASSERT_EQ(0, mount("dmmfs", dir, "dmmfs", MS_REMOUNT | MS_RDONLY, NULL));
+	EXPECT_EQ(-1, open(other, O_RDWR | O_CREAT, 0640));
+	EXPECT_EQ(EROFS, errno);
+	ASSERT_EQ(0, mount("dmmfs", dir, "dmmfs", MS_REMOUNT, "gid=34"));
+	fd2 = open(other, O_RDWR | O_CREAT, 0640);
+	EXPECT_LE(0, fd2);
+	close(fd2);
+	dmm_pool_read(st.st_ino, "domain", buf, sizeof(buf));
+	EXPECT_STREQ("blue\n", buf);
+	ASSERT_EQ(0, stat(dir, &st2));
+	EXPECT_EQ(0750, st2.st_mode & 07777);
+	EXPECT_EQ(12, st2.st_uid);
 
 	/* A file with a name outlives its users, until the file system goes. */
 	EXPECT_TRUE(dmm_pool_exists(st.st_ino));
