@@ -1,6 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0 */
 #undef TRACE_SYSTEM
-#define TRACE_SYSTEM kvm_dmm_swap
+#define TRACE_SYSTEM kvm_dmm
+#undef TRACE_INCLUDE_FILE
+#define TRACE_INCLUDE_FILE kvm_dmm_swap
 
 #if !defined(_TRACE_KVM_DMM_SWAP_H) || defined(TRACE_HEADER_MULTI_READ)
 #define _TRACE_KVM_DMM_SWAP_H

@@ -297,6 +297,8 @@ static void dmm_invalidate_slot(struct kvm_dmm_batch *batch, bool protect,
 		.attr_filter = KVM_FILTER_SHARED,
 	};
 	struct kvm *kvm = binding->kvm;
+	u64 *count = protect ? &kvm->stat.generic.dmm_protected :
+			       &kvm->stat.generic.dmm_unmapped;
 	struct kvm_memory_slot *slot;
 	unsigned int start, end;
 	pgoff_t first, last;
@@ -338,6 +340,7 @@ static void dmm_invalidate_slot(struct kvm_dmm_batch *batch, bool protect,
 			continue;
 		range.start = slot->base_gfn + (first - binding->pgoff);
 		range.end = slot->base_gfn + (last - binding->pgoff) + 1;
+		*count += range.end - range.start;
 		flush |= protect ? kvm_arch_dmm_protect(kvm, &range) :
 				   kvm_arch_dmm_unmap(kvm, &range);
 	}

@@ -2,6 +2,9 @@
 /*
  * Memory is given back at once, also from under a running guest.
  */
+#include <linux/fs.h>
+#include <sys/ioctl.h>
+
 #include "dmm_util.h"
 #include "kselftest_harness.h"
 
@@ -68,6 +71,25 @@ DMM_TEST(punch, every_other_page)
 	for (i = 1; i < PAGES; i += 2) {
 		ASSERT_EQ(0, dmm_bad_pages(self->mem.hva + i * DMM_PAGE, i, 1, 1));
 	}
+}
+
+/* A VM's statistics say what changes of the map cost it. */
+DMM_TEST(punch, statistics)
+{
+	struct dmm_mem copy = dmm_mem_create_exact(SIZE);
+	struct kvm_vm *vm = self->guest->vm;
+	uint64_t unmapped, protected;
+
+	dmm_guest_fill(self->guest, DMM_GPA, PAGES, 1);
+	unmapped = vm_get_stat(vm, "dmm_unmapped");
+	protected = vm_get_stat(vm, "dmm_protected");
+	ASSERT_EQ(0, fallocate(self->mem.fd, PUNCH, DMM_PAGE, 3 * DMM_PAGE));
+	EXPECT_EQ(unmapped + 3, vm_get_stat(vm, "dmm_unmapped"));
+	EXPECT_EQ(protected, vm_get_stat(vm, "dmm_protected"));
+	ASSERT_EQ(0, ioctl(copy.fd, FICLONE, self->mem.fd));
+	EXPECT_EQ(unmapped + 3, vm_get_stat(vm, "dmm_unmapped"));
+	EXPECT_EQ(protected + PAGES - 3, vm_get_stat(vm, "dmm_protected"));
+	dmm_mem_free(&copy);
 }
 
 /* The parts of pages at both ends of an odd hole are zeroed, not given back. */
