@@ -80,7 +80,7 @@ shell: modules
 	@$(DMM)/shell.sh
 
 clean:
-	rm -rf build
+	rm -rf build tools/kvm/dmm/dmm-fork
 
 help:
 	@echo 'make modules      kvm.ko, kvm-amd.ko, kvm-intel.ko, kvm-dmm-*.ko in build/<release>/modules'

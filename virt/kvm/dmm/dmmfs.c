@@ -35,6 +35,8 @@ struct dmm_options {
 	atomic_t puts;
 };
 
+#define DMM_ROOT_MODE	0755
+
 static struct kmem_cache *dmm_pool_cache;
 static struct workqueue_struct *dmm_put_wq;
 static atomic64_t dmm_last_ino = ATOMIC64_INIT(0);
@@ -400,7 +402,6 @@ static int dmm_statfs(struct dentry *dentry, struct kstatfs *buf)
 static int dmm_show_options(struct seq_file *m, struct dentry *root)
 {
 	struct dmm_options *opts = dmm_options(root->d_sb);
-
 	char list[DMM_LIST_MAX];
 
 	if (opts->policies) {
@@ -409,6 +410,14 @@ static int dmm_show_options(struct seq_file *m, struct dentry *root)
 	}
 	if (opts->domain)
 		seq_show_option(m, "domain", opts->domain);
+	if (!uid_eq(opts->uid, GLOBAL_ROOT_UID))
+		seq_printf(m, ",uid=%u",
+			   from_kuid_munged(&init_user_ns, opts->uid));
+	if (!gid_eq(opts->gid, GLOBAL_ROOT_GID))
+		seq_printf(m, ",gid=%u",
+			   from_kgid_munged(&init_user_ns, opts->gid));
+	if (opts->mode != DMM_ROOT_MODE)
+		seq_printf(m, ",mode=%04o", opts->mode);
 	return 0;
 }
 
@@ -561,7 +570,7 @@ static int dmm_init_fs_context(struct fs_context *fc)
 		return -ENOMEM;
 	opts->uid = current_fsuid();
 	opts->gid = current_fsgid();
-	opts->mode = 0755;
+	opts->mode = DMM_ROOT_MODE;
 	if (fc->purpose == FS_CONTEXT_FOR_RECONFIGURE) {
 		old = dmm_options(fc->root->d_sb);
 		opts->uid = old->uid;

@@ -2,6 +2,7 @@
 /*
  * Policies are attached to and detached from running VMs.
  */
+#include <mntent.h>
 #include <sys/mount.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
@@ -242,6 +243,21 @@ DMM_TEST(policy, ejection)
 	EXPECT_EQ(0, dmm_guest_bad_pages(self->guest, DMM_GPA, PAGES, 1));
 }
 
+/* Does /proc/mounts show these for a mount, after "rw,relatime"? */
+static bool shows_options(const char *dir, const char *options)
+{
+	FILE *f = setmntent("/proc/mounts", "r");
+	struct mntent *m;
+	bool shows = false;
+
+	while (f && (m = getmntent(f)))
+		if (!strcmp(m->mnt_dir, dir))
+			shows = strstr(m->mnt_opts, options);
+	if (f)
+		endmntent(f);
+	return shows;
+}
+
 /* Mount options say what new files get. */
 DMM_TEST(policy, mount_options)
 {
@@ -260,6 +276,7 @@ DMM_TEST(policy, mount_options)
 	EXPECT_EQ(0750, st.st_mode & 07777);
 	EXPECT_EQ(12, st.st_uid);
 	EXPECT_EQ(34, st.st_gid);
+	EXPECT_TRUE(shows_options(dir, "policies=demand,domain=blue,uid=12,gid=34,mode=0750"));
 	path = strdup_printf("%s/file", dir);
 	fd = open(path, O_RDWR | O_CREAT, 0640);
 	ASSERT_GE(fd, 0);
