@@ -168,6 +168,11 @@ struct kvm_dmm_around {
  * @attach: Prepare to serve policy->pool; set policy->priv.  Mandatory.
  *	May sleep.  The pool's policy mutex is held.  0 or -errno, which the
  *	user gets.
+ * @leave: The user wants to detach the policy, which has no token left in the map
+ *	and may add none: undo what else it has made of the map.  May sleep; a
+ *	signal ends it.  The pool's policy mutex is held, other ops may run.
+ *	0; or -errno, which the user gets, and the policy stays and goes on.  Not
+ *	called when the file goes, or for a policy that was ejected.
  * @detach: Forget the pool.  Mandatory.  May sleep.  Called when none of the
  *	policy's tokens is left in the map and no other op is running.
  * @fill: Provide the content of an absent page that is written or, with
@@ -253,6 +258,7 @@ struct kvm_dmm_policy_ops {
 	const char *const *counters;
 
 	int (*attach)(struct kvm_dmm_policy *policy);
+	int (*leave)(struct kvm_dmm_policy *policy);
 	void (*detach)(struct kvm_dmm_policy *policy);
 	int (*fill)(struct kvm_dmm_policy *policy, pgoff_t index,
 		    struct page *page);
@@ -404,6 +410,9 @@ struct page *kvm_dmm_batch_add_shared(struct kvm_dmm_batch *batch,
 				      pgoff_t index);
 struct kvm_dmm_shared *kvm_dmm_batch_handle(struct kvm_dmm_batch *batch,
 					    pgoff_t index);
+struct kvm_dmm_shared *kvm_dmm_batch_handle_in(struct kvm_dmm_batch *batch,
+					       pgoff_t index, struct page *to);
+struct page *kvm_dmm_batch_alloc(struct kvm_dmm_batch *batch, pgoff_t index);
 int kvm_dmm_batch_join(struct kvm_dmm_batch *batch, pgoff_t index,
 		       struct kvm_dmm_shared *shared);
 int kvm_dmm_batch_token_shared(struct kvm_dmm_batch *batch,

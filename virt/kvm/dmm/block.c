@@ -277,26 +277,17 @@ static bool dmm_block_replace(struct kvm_dmm_pool *pool, pgoff_t base,
 /* A block, charged to the control group that its first frame is charged to. */
 static struct page *dmm_block_alloc(struct kvm_dmm_region *region)
 {
-	struct mem_cgroup *memcg = NULL, *old;
-	struct page *frame, *block;
+	struct mem_cgroup *memcg = NULL;
+	struct page *frame;
 	u64 e = READ_ONCE(region->entry[0]);
 
 	frame = dmm_page(e);
 	if (e & DMM_BUSY || !dmm_writable(e) || !get_page_unless_zero(frame))
 		return NULL;
-	rcu_read_lock();
 	if (READ_ONCE(region->entry[0]) == e)
-		memcg = folio_memcg(page_folio(frame));
-	if (memcg && !mem_cgroup_tryget(memcg))
-		memcg = NULL;
-	rcu_read_unlock();
+		memcg = dmm_frame_group(frame);
 	put_page(frame);
-
-	old = set_active_memcg(memcg);
-	block = alloc_pages(DMM_BLOCK_GFP, DMM_REGION_SHIFT);
-	set_active_memcg(old);
-	mem_cgroup_put(memcg);
-	return block;
+	return dmm_alloc_in(memcg, DMM_BLOCK_GFP, DMM_REGION_SHIFT);
 }
 
 /**

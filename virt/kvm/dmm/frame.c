@@ -159,6 +159,45 @@ unsigned int dmm_frame_alloc_bulk(struct page **pages, unsigned int nr,
 }
 
 /**
+ * dmm_frame_group - the control group that a frame is charged to
+ * @page: the frame, which the caller owns or has a reference of
+ *
+ * Context: Any.
+ * Return: The group, with a reference, or NULL.
+ */
+struct mem_cgroup *dmm_frame_group(struct page *page)
+{
+	struct mem_cgroup *memcg;
+
+	rcu_read_lock();
+	memcg = folio_memcg(page_folio(page));
+	if (memcg && !mem_cgroup_tryget(memcg))
+		memcg = NULL;
+	rcu_read_unlock();
+	return memcg;
+}
+
+/**
+ * dmm_alloc_in - allocate pages for a control group
+ * @memcg: the group, whose reference is given back, or NULL
+ * @gfp: with __GFP_ACCOUNT
+ * @order: how many
+ *
+ * Context: As @gfp says.
+ * Return: The pages, or NULL.
+ */
+struct page *dmm_alloc_in(struct mem_cgroup *memcg, gfp_t gfp,
+			  unsigned int order)
+{
+	struct mem_cgroup *old = set_active_memcg(memcg);
+	struct page *page = alloc_pages(gfp, order);
+
+	set_active_memcg(old);
+	mem_cgroup_put(memcg);
+	return page;
+}
+
+/**
  * dmm_frame_copy - copy a frame
  * @to: a new page
  * @from: the frame, or what was one, which nobody writes

@@ -446,11 +446,13 @@ static int dmm_detach_policy(struct kvm_dmm_pool *pool,
 	WRITE_ONCE(policy->draining, true);
 	smp_mb();	/* pairs with the exchange of dmm_trylock() */
 	r = dmm_give_back(pool, policy);
+	if (!r && policy->ops->leave && !READ_ONCE(policy->ejected))
+		r = dmm_errno(policy->ops->leave(policy));
 	if (r) {
 		WRITE_ONCE(policy->draining, false);
 		if (r == -EINTR)
 			return r;
-		pr_info("kvm_dmm: pool %lu: policy %s stays: its content does not fit or cannot be read (%d)\n",
+		pr_info("kvm_dmm: pool %lu: policy %s stays: what it has does not fit or cannot be read (%d)\n",
 			dmm_ino(pool), policy->ops->name, r);
 		return r;
 	}

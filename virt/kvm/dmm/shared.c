@@ -423,6 +423,44 @@ static void dmm_unkeep(struct kvm_dmm_pool *pool, u64 e)
 			       page_private(dmm_page(e)));
 }
 
+/*
+ * A frame of a batch becomes a shared one; with @to, its content moves there, and
+ * the reference of @to is the map's.
+ */
+static struct kvm_dmm_shared *dmm_batch_share(struct kvm_dmm_batch *batch,
+					      pgoff_t index, struct page *to)
+{
+	struct page *page = kvm_dmm_batch_page(batch, index);
+	struct kvm_dmm_pool *pool = batch->pool;
+	struct kvm_dmm_shared *shared;
+	struct dmm_user *user;
+	int r = 0;
+
+	if (!page)
+		return ERR_PTR(-ENOENT);
+	shared = dmm_shared_alloc(pool);
+	user = dmm_user_alloc(pool, index);
+	if (!shared || !user)
+		r = -ENOMEM;
+	else if (to)
+		r = dmm_frame_copy(to, page);
+	if (r) {
+		kvm_dmm_shared_put(shared);
+		dmm_user_free(user);
+		return ERR_PTR(r);
+	}
+	dmm_unkeep(pool, READ_ONCE(*dmm_entry(batch->region, index)));
+	page_ref_unfreeze(page, 1);
+	dmm_frame_disown(page);
+	dmm_shared_start(shared, to ?: page, user);
+	/* What was only protected is still read. */
+	dmm_batch_set(batch, index, dmm_mk_shared(page_to_pfn(to ?: page)) |
+				    (batch->taken ? 0 : DMM_CACHED));
+	if (to)
+		put_page(page);
+	return shared;
+}
+
 /**
  * kvm_dmm_batch_handle - get a handle of a shared frame
  * @batch: the batch
@@ -441,38 +479,60 @@ struct kvm_dmm_shared *kvm_dmm_batch_handle(struct kvm_dmm_batch *batch,
 					    pgoff_t index)
 {
 	unsigned int i = index & (KVM_DMM_REGION_PAGES - 1);
-	struct kvm_dmm_pool *pool = batch->pool;
-	struct kvm_dmm_shared *shared;
-	struct dmm_user *user;
-	struct page *page;
 	u64 e;
 
 	if (!test_bit(i, batch->locked))
 		return ERR_PTR(-ENOENT);
 	e = dmm_content(READ_ONCE(batch->region->entry[i]));
-	page = dmm_page(e);
 	if (dmm_kind(e) == KVM_DMM_SHARED)
-		return dmm_shared_of(pool, index, page) ?: ERR_PTR(-ENOMEM);
-	if (!test_bit(i, batch->frozen))
-		return ERR_PTR(-ENOENT);
-
-	shared = dmm_shared_alloc(pool);
-	user = dmm_user_alloc(pool, index);
-	if (!shared || !user) {
-		kvm_dmm_shared_put(shared);
-		dmm_user_free(user);
-		return ERR_PTR(-ENOMEM);
-	}
-	dmm_unkeep(pool, e);
-	page_ref_unfreeze(page, 1);
-	dmm_frame_disown(page);
-	dmm_shared_start(shared, page, user);
-	/* What was only protected is still read. */
-	dmm_batch_set(batch, index, dmm_mk_shared(page_to_pfn(page)) |
-				    (batch->taken ? 0 : DMM_CACHED));
-	return shared;
+		return dmm_shared_of(batch->pool, index, dmm_page(e)) ?:
+		       ERR_PTR(-ENOMEM);
+	return dmm_batch_share(batch, index, NULL);
 }
 EXPORT_SYMBOL_GPL(kvm_dmm_batch_handle);
+
+/**
+ * kvm_dmm_batch_handle_in - the same, and choose the page
+ * @batch: a batch after kvm_dmm_batch_take()
+ * @index: page offset of a frame in it, which leaves the batch
+ * @to: a page from kvm_dmm_batch_alloc(); becomes the shared frame, with the
+ *	content, instead of the frame that was there, which is freed
+ *
+ * Context: May sleep.
+ * Return: The handle, for kvm_dmm_shared_put(); or an error: -ENOENT: the entry
+ *	is not in the batch, or only protected; -EHWPOISON: the frame has failed;
+ *	-ENOMEM.  On error it stays as it was, and @to is the caller's.
+ */
+struct kvm_dmm_shared *kvm_dmm_batch_handle_in(struct kvm_dmm_batch *batch,
+					       pgoff_t index, struct page *to)
+{
+	return batch->taken ? dmm_batch_share(batch, index, to) :
+			      ERR_PTR(-ENOENT);
+}
+EXPORT_SYMBOL_GPL(kvm_dmm_batch_handle_in);
+
+/**
+ * kvm_dmm_batch_alloc - allocate a page to use instead of a frame
+ * @batch: the batch
+ * @index: page offset of a frame in it
+ *
+ * It is charged to the control group that the frame is charged to, and not zeroed.
+ *
+ * Context: May sleep, but does not wait for I/O.
+ * Return: The page, for kvm_dmm_batch_handle_in() or __free_page(); or NULL.
+ */
+struct page *kvm_dmm_batch_alloc(struct kvm_dmm_batch *batch, pgoff_t index)
+{
+	struct page *page = kvm_dmm_batch_page(batch, index);
+
+	if (!page)
+		return NULL;
+	/* Entries are busy: no effort, and nobody is killed for it. */
+	return dmm_alloc_in(dmm_frame_group(page),
+			    GFP_NOIO | __GFP_HIGHMEM | __GFP_ACCOUNT |
+			    __GFP_NORETRY | __GFP_NOWARN, 0);
+}
+EXPORT_SYMBOL_GPL(kvm_dmm_batch_alloc);
 
 /**
  * kvm_dmm_batch_join - use a shared frame instead of one of one's own

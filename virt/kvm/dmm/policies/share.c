@@ -105,9 +105,10 @@ struct share_found {
  * @work_mutex: held by the thread while it works on a region, and to keep it out
  * @regions: page offset / 512 to struct share_region
  * @seed: of the domain that the hashes are for
- * @safe: timing_safe as it was when the pass began
+ * @fresh: pages for shared frames if timing_safe was on when the pass began, or NULL
  * @pass: number of the pass
  * @stopped: frames were separated: rest until a number is written again
+ * @leaving: the same, until that has failed
  * @found: what a batch has that may share or go; protected by @work_mutex
  */
 struct share_pool {
@@ -116,9 +117,10 @@ struct share_pool {
 	struct mutex work_mutex;	/* see above */
 	struct xarray regions;
 	u64 seed;
-	bool safe;
+	struct share_fresh *fresh;
 	unsigned long pass;
 	bool stopped;
+	bool leaving;
 	struct share_found found[SHARE_BATCH];
 };
 
@@ -223,17 +225,17 @@ static bool share_join(struct share_pool *share, struct kvm_dmm_batch *batch,
  * have the hash of other content, too.  If what was found was dropped, this page
  * stands for the content from now on.
  */
-static void share_alike(struct kvm_dmm_batch *batch, pgoff_t index, u64 hash,
-			struct share_record **slot)
+static void share_alike(struct share_pool *share, struct kvm_dmm_batch *batch,
+			pgoff_t index, u64 hash, struct share_record **slot)
 {
 	struct kvm_dmm_shared *shared;
 
 	if (!kvm_dmm_batch_page(batch, index))
 		return;
-	shared = share_lookup(hash, batch, index, slot, true);
+	shared = share_lookup(hash, batch, index, slot, share->fresh);
 	if (!IS_ERR_OR_NULL(shared))
 		kvm_dmm_shared_put(shared);
-	shared = kvm_dmm_batch_handle(batch, index);
+	shared = share_fresh_handle(share->fresh, batch, index);
 	if (IS_ERR(shared))
 		return;
 	kvm_dmm_shared_always_copy(shared);
@@ -276,7 +278,7 @@ static unsigned int share_hash_pages(struct share_pool *share,
 				     unsigned long *look, unsigned int *first)
 {
 	unsigned int i, n = 0, nr = 0, begin = *first;
-	bool safe = share->safe;
+	struct share_fresh *fresh = share->fresh;
 	struct share_found *found = share->found;
 	struct kvm_dmm_batch batch;
 	struct page *page;
@@ -294,7 +296,7 @@ static unsigned int share_hash_pages(struct share_pool *share,
 			n++;
 	}
 	*first = i;
-	if (safe)
+	if (fresh)
 		kvm_dmm_batch_take(&batch);
 	else
 		kvm_dmm_batch_protect(&batch);
@@ -309,7 +311,7 @@ static unsigned int share_hash_pages(struct share_pool *share,
 		found[nr].index = base + i;
 		found[nr].shared = NULL;
 		if (hash == SHARE_ZERO) {
-			if (!safe) {
+			if (!fresh) {
 				nr++;
 				continue;
 			}
@@ -318,24 +320,25 @@ static unsigned int share_hash_pages(struct share_pool *share,
 		}
 		found[nr].hash = hash;
 		found[nr].shared = share_lookup(hash, &batch, base + i,
-						&region->record[i], safe);
+						&region->record[i], fresh);
 		if (IS_ERR(found[nr].shared)) {
 			share_count(share, PTR_ERR(found[nr].shared) == -ENOMEM ?
 				    SHARE_COUNT_reject_memory :
 				    SHARE_COUNT_reject_busy);
 			region->state[i] = 0;
-			if (safe)
-				share_alike(&batch, base + i, hash,
+			if (fresh)
+				share_alike(share, &batch, base + i, hash,
 					    &region->record[i]);
 			continue;
 		}
 		if (!found[nr].shared)
 			continue;
-		if (safe) {
+		if (fresh) {
 			if (!share_join(share, &batch, &found[nr], true))
 				region->state[i] = 0;
 			kvm_dmm_shared_put(found[nr].shared);
-			share_alike(&batch, base + i, hash, &region->record[i]);
+			share_alike(share, &batch, base + i, hash,
+				    &region->record[i]);
 		} else {
 			nr++;
 		}
@@ -434,23 +437,34 @@ static bool share_safe(struct share_pool *share)
 /*
  * Start of a pass.  What was hashed for another domain is worth nothing, and of what
  * was looked at before timing_safe, writes tell whether somebody else has it.
+ *
+ * Return: False without memory: then there is no pass.
  */
-static void share_begin_pass(struct share_pool *share)
+static bool share_begin_pass(struct share_pool *share)
 {
 	u64 seed = share_seed(share->policy->pool);
-	bool safe = share_safe(share);
+	bool forget = seed != share->seed;
 
-	if (seed != share->seed || safe > share->safe)
+	if (!share_safe(share)) {
+		share_fresh_free(share->fresh);
+		share->fresh = NULL;
+	} else if (!share->fresh) {
+		share->fresh = share_fresh_create();
+		if (!share->fresh)
+			return false;
+		forget = true;
+	}
+	if (forget)
 		share_forget_all(share);
 	share->seed = seed;
-	share->safe = safe;
 	share->pass++;
+	return true;
 }
 
 static bool share_runs(struct share_pool *share)
 {
 	return kvm_dmm_value(share->policy, SHARE_RUN) &&
-	       !READ_ONCE(share->stopped);
+	       !READ_ONCE(share->stopped) && !READ_ONCE(share->leaving);
 }
 
 /* For no less than @ns, but that a tunable was written; returns for how long. */
@@ -522,14 +536,20 @@ static void share_pass(struct share_pool *share)
 	struct kvm_dmm_pool *pool = share->policy->pool;
 	struct share_budget budget = {};
 	pgoff_t index = 0, base;
+	bool begun;
 	u64 begin;
 
 	mutex_lock(&share->work_mutex);
-	share_begin_pass(share);
+	begun = share_begin_pass(share);
 	mutex_unlock(&share->work_mutex);
+	if (!begun) {
+		share_sleep(SHARE_LOOK);
+		try_to_freeze();
+		return;
+	}
 	while (kvm_dmm_next_region(pool, &index, ULONG_MAX)) {
 		if (kthread_should_stop() || !share_runs(share) ||
-		    share_safe(share) != share->safe)
+		    share_safe(share) != !!share->fresh)
 			return;
 		base = round_down(index, KVM_DMM_REGION_PAGES);
 		begin = ktime_get_ns();
@@ -578,20 +598,41 @@ static void share_tuned(struct kvm_dmm_policy *policy)
 	wake_up_process(share->worker);
 }
 
-/* Separate all that is merged; looking for more waits for the next number. */
+/* Separate all that is merged, in a pool that rests. */
+static int share_separate(struct share_pool *share)
+{
+	int r;
+
+	mutex_lock(&share->work_mutex);
+	share_forget_all(share);
+	r = kvm_dmm_unshare(share->policy->pool);
+	mutex_unlock(&share->work_mutex);
+	return r;
+}
+
+/* Looking for more waits for the next number. */
 static int share_unmerge(struct kvm_dmm_policy *policy, const char *buf)
 {
 	struct share_pool *share = policy->priv;
 	unsigned int on;
-	int r;
 
 	if (kstrtouint(buf, 0, &on) || on != 1)
 		return -EINVAL;
 	WRITE_ONCE(share->stopped, true);
-	mutex_lock(&share->work_mutex);
-	share_forget_all(share);
-	r = kvm_dmm_unshare(policy->pool);
-	mutex_unlock(&share->work_mutex);
+	return share_separate(share);
+}
+
+static int share_leave(struct kvm_dmm_policy *policy)
+{
+	struct share_pool *share = policy->priv;
+	int r;
+
+	WRITE_ONCE(share->leaving, true);
+	r = share_separate(share);
+	if (r) {
+		WRITE_ONCE(share->leaving, false);
+		wake_up_process(share->worker);
+	}
 	return r;
 }
 
@@ -640,6 +681,7 @@ static void share_detach(struct kvm_dmm_policy *policy)
 
 	kthread_stop(share->worker);
 	share_forget_all(share);
+	share_fresh_free(share->fresh);
 	xa_destroy(&share->regions);
 	kfree(share);
 	/* A pass that was not over has found frames, too. */
@@ -668,6 +710,7 @@ static struct kvm_dmm_policy_ops share_ops = {
 	.tunables = share_tunables,
 	.counters = share_counters,
 	.attach = share_attach,
+	.leave = share_leave,
 	.detach = share_detach,
 	.match = share_offer_match,
 	.tuned = share_tuned,

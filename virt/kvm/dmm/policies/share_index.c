@@ -190,22 +190,25 @@ static struct share_record *share_insert(u64 hash)
 
 /* Make a shared frame of a page that is in no batch of the caller. */
 static struct kvm_dmm_shared *share_offer(struct kvm_dmm_pool *pool,
-					  pgoff_t index)
+					  pgoff_t index,
+					  struct share_fresh *fresh)
 {
 	struct kvm_dmm_shared *shared = ERR_PTR(-EBUSY);
 	struct kvm_dmm_batch batch;
 
 	if (!kvm_dmm_batch_start(&batch, pool, index))
 		return ERR_PTR(-ENOENT);
-	if (kvm_dmm_batch_add(&batch, index) && kvm_dmm_batch_protect(&batch))
-		shared = kvm_dmm_batch_handle(&batch, index);
+	if (kvm_dmm_batch_add(&batch, index) &&
+	    (fresh ? kvm_dmm_batch_take(&batch) : kvm_dmm_batch_protect(&batch)))
+		shared = share_fresh_handle(fresh, &batch, index);
 	kvm_dmm_batch_end(&batch);
 	return shared;
 }
 
 /* What a page of the index shares from now on, or an error. */
 static struct kvm_dmm_shared *share_promote(struct share_record *record,
-					    struct kvm_dmm_batch *batch)
+					    struct kvm_dmm_batch *batch,
+					    struct share_fresh *fresh)
 {
 	struct kvm_dmm_shared *shared;
 
@@ -213,9 +216,9 @@ static struct kvm_dmm_shared *share_promote(struct share_record *record,
 	if (record->pool == batch->pool &&
 	    record->index - batch->base < KVM_DMM_REGION_PAGES &&
 	    kvm_dmm_batch_page(batch, record->index))
-		shared = kvm_dmm_batch_handle(batch, record->index);
+		shared = share_fresh_handle(fresh, batch, record->index);
 	else
-		shared = share_offer(record->pool, record->index);
+		shared = share_offer(record->pool, record->index, fresh);
 	if (IS_ERR(shared))
 		return shared;
 	WRITE_ONCE(*record->slot, NULL);
@@ -226,12 +229,13 @@ static struct kvm_dmm_shared *share_promote(struct share_record *record,
 }
 
 /* Make a shared frame of a page that nobody else has, and index that. */
-static void share_disguise(u64 hash, struct kvm_dmm_batch *batch, pgoff_t index)
+static void share_disguise(u64 hash, struct kvm_dmm_batch *batch, pgoff_t index,
+			   struct share_fresh *fresh)
 {
 	struct kvm_dmm_shared *shared;
 	struct share_record *record;
 
-	shared = kvm_dmm_batch_handle(batch, index);
+	shared = share_fresh_handle(fresh, batch, index);
 	if (IS_ERR(shared))
 		return;
 	kvm_dmm_shared_always_copy(shared);
@@ -248,9 +252,10 @@ static void share_disguise(u64 hash, struct kvm_dmm_batch *batch, pgoff_t index)
  * @batch: batch that has the page, protected or taken
  * @index: its page offset
  * @slot: where its pool keeps its record; NULL now
- * @safe: nobody shall find out by the time of a write whether it is shared: the
- *	frame becomes a shared one also if nobody else has the content so far, and
- *	who joins what was found has to see to it as well
+ * @fresh: nobody shall find out by the time of a write whether it is shared, nor
+ *	where the frame is, which is made of these pages: it becomes a shared one also
+ *	if nobody else has the content so far, and who joins what was found has to
+ *	see to it as well.  NULL: no matter.
  *
  * Context: May sleep.
  * Return: A handle with a reference; NULL: nothing so far; or an error, to try
@@ -258,7 +263,7 @@ static void share_disguise(u64 hash, struct kvm_dmm_batch *batch, pgoff_t index)
  */
 struct kvm_dmm_shared *share_lookup(u64 hash, struct kvm_dmm_batch *batch,
 				    pgoff_t index, struct share_record **slot,
-				    bool safe)
+				    struct share_fresh *fresh)
 {
 	struct kvm_dmm_shared *shared = NULL;
 	struct share_record *record;
@@ -269,8 +274,8 @@ struct kvm_dmm_shared *share_lookup(u64 hash, struct kvm_dmm_batch *batch,
 		share_remove(record);
 		record = NULL;
 	}
-	if (!record && safe) {
-		share_disguise(hash, batch, index);
+	if (!record && fresh) {
+		share_disguise(hash, batch, index, fresh);
 	} else if (!record) {
 		record = share_insert(hash);
 		if (record) {
@@ -284,7 +289,7 @@ struct kvm_dmm_shared *share_lookup(u64 hash, struct kvm_dmm_batch *batch,
 	} else if (record->shared) {
 		shared = kvm_dmm_shared_get(record->shared);
 	} else {
-		shared = share_promote(record, batch);
+		shared = share_promote(record, batch, fresh);
 	}
 	mutex_unlock(share_lock(hash));
 	return shared;

@@ -7,6 +7,7 @@
 
 #include <linux/kvm_dmm.h>
 
+struct share_fresh;
 struct share_record;
 
 #define SHARE_ZERO	(~0ULL)		/* hash of a page of zeros */
@@ -16,12 +17,19 @@ u64 share_seed(struct kvm_dmm_pool *pool);
 u64 share_hash(struct page *page, u64 seed);
 struct kvm_dmm_shared *share_lookup(u64 hash, struct kvm_dmm_batch *batch,
 				    pgoff_t index, struct share_record **slot,
-				    bool safe);
+				    struct share_fresh *fresh);
 struct kvm_dmm_shared *share_match(u64 hash);
 void share_drop(u64 hash, struct kvm_dmm_shared *shared);
 void share_forget(struct share_record **slot);
 void share_sweep(void);
 int share_index_init(void);
 void share_index_exit(void);
+
+/* share_fresh.c */
+struct share_fresh *share_fresh_create(void);
+void share_fresh_free(struct share_fresh *fresh);
+struct kvm_dmm_shared *share_fresh_handle(struct share_fresh *fresh,
+					  struct kvm_dmm_batch *batch,
+					  pgoff_t index);
 
 #endif /* _KVM_DMM_SHARE_INDEX_H */

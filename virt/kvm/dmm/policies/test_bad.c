@@ -110,6 +110,11 @@ static int dmm_bad_attach(struct kvm_dmm_policy *policy)
 	return 0;
 }
 
+static int dmm_bad_leave(struct kvm_dmm_policy *policy)
+{
+	return dmm_bad_result(policy, DMM_BAD_LEAVE, DMM_BAD_LEAVE);
+}
+
 static void dmm_bad_detach(struct kvm_dmm_policy *policy)
 {
 	struct dmm_bad_store *store = policy->priv;
@@ -324,6 +329,7 @@ static int compressed_store(struct kvm_dmm_policy *policy, const char *buf)
 
 static const struct kvm_dmm_tunable dmm_bad_tunables[] = {
 	[DMM_BAD_ATTACH] = { .name = "attach", .max = U32_MAX },
+	[DMM_BAD_LEAVE] = { .name = "leave", .max = U32_MAX },
 	[DMM_BAD_FILL] = { .name = "fill", .max = U32_MAX },
 	[DMM_BAD_AROUND] = { .name = "around", .choices = dmm_bad_windows },
 	[DMM_BAD_FETCH] = { .name = "fetch", .max = U32_MAX },
@@ -349,6 +355,7 @@ static const struct kvm_dmm_tunable dmm_bad_tunables[] = {
 
 static const char *const dmm_bad_counters[] = {
 	[DMM_BAD_ATTACH] = "attach",
+	[DMM_BAD_LEAVE] = "leave",
 	[DMM_BAD_FILL] = "fill",
 	[DMM_BAD_AROUND] = "around",
 	[DMM_BAD_FETCH] = "fetch",
@@ -370,6 +377,7 @@ struct kvm_dmm_policy_ops dmm_bad_ops = {
 	.tunables = dmm_bad_tunables,
 	.counters = dmm_bad_counters,
 	.attach = dmm_bad_attach,
+	.leave = dmm_bad_leave,
 	.detach = dmm_bad_detach,
 	.fill = dmm_bad_fill,
 	.around = dmm_bad_around,

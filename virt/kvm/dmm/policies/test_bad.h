@@ -13,6 +13,7 @@
  */
 enum dmm_bad_op {
 	DMM_BAD_ATTACH,		/* result: see dmm_bad_result() */
+	DMM_BAD_LEAVE,		/* result */
 	DMM_BAD_FILL,		/* result */
 	DMM_BAD_AROUND,		/* enum dmm_bad_window */
 	DMM_BAD_FETCH,		/* result; 1: not kept, whatever it says */

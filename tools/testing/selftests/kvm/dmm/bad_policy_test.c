@@ -442,29 +442,31 @@ DMM_TEST(bad, calls)
 	bad_recover(_metadata, self->guest, self->ino);
 }
 
+/* Of what attach and leave return, that which is no error of system calls. */
+static const struct {
+	int result;
+	int r;
+} bad_results[] = {
+	{ -EIO, -EIO }, { -EAGAIN, -EAGAIN }, { -EBUSY, -EBUSY },
+	{ -EINTR, -EINTR }, { -512 /* ERESTARTSYS */, -EIO },
+	{ -EUCLEAN, -EUCLEAN }, { -EHWPOISON, -EHWPOISON },
+	{ -EHWPOISON - 1, -EIO }, { 1, -EIO }, { INT_MAX, -EIO },
+	{ INT_MIN, -EIO },
+};
+
 /* An attach that fails in any way leaves nothing behind. */
 DMM_TEST(bad, attach)
 {
-	static const struct {
-		int result;
-		int r;
-	} bad[] = {
-		{ -EIO, -EIO }, { -EAGAIN, -EAGAIN }, { -EBUSY, -EBUSY },
-		{ -EINTR, -EINTR }, { -512 /* ERESTARTSYS */, -EIO },
-		{ -EUCLEAN, -EUCLEAN }, { -EHWPOISON, -EHWPOISON },
-		{ -EHWPOISON - 1, -EIO }, { 1, -EIO }, { INT_MAX, -EIO },
-		{ INT_MIN, -EIO },
-	};
 	unsigned int i;
 
 	ASSERT_EQ(0, bad_remove(self->ino));
 	/* It is to be asked ahead of the guest, and fails then. */
 	set_all("ahead", "same");
-	for (i = 0; i < ARRAY_SIZE(bad); i++) {
-		set_all_number("attach", bad[i].result);
-		EXPECT_EQ(bad[i].r, dmm_pool_set(self->ino, "policies",
-						 "+test-bad")) {
-			TH_LOG("attach: %d", bad[i].result);
+	for (i = 0; i < ARRAY_SIZE(bad_results); i++) {
+		set_all_number("attach", bad_results[i].result);
+		EXPECT_EQ(bad_results[i].r,
+			  dmm_pool_set(self->ino, "policies", "+test-bad")) {
+			TH_LOG("attach: %d", bad_results[i].result);
 		}
 		EXPECT_EQ(NULL, bad_policy(self->ino));
 	}
@@ -472,6 +474,30 @@ DMM_TEST(bad, attach)
 	set_all("ahead", "default");
 	EXPECT_TRUE(dmm_pool_ok(self->ino));
 	bad_add(self->ino, "test-bad");
+	bad_recover(_metadata, self->guest, self->ino);
+}
+
+/* Who does not want to leave stays, whatever it says, and goes on. */
+DMM_TEST(bad, leave)
+{
+	unsigned int i;
+
+	for (i = 0; i < ARRAY_SIZE(bad_results); i++) {
+		ASSERT_EQ(0, dmm_pool_set_bytes(self->ino, "reclaim", SIZE / 2));
+		bad_set_number(self->ino, "leave", bad_results[i].result);
+		EXPECT_EQ(bad_results[i].r,
+			  dmm_pool_set(self->ino, "policies", "-test-bad")) {
+			TH_LOG("leave: %d", bad_results[i].result);
+		}
+		EXPECT_EQ(i + 1, bad_count(self->ino, "leave"));
+		EXPECT_NE(NULL, bad_policy(self->ino));
+		/* What it had is back all the same. */
+		EXPECT_EQ(0, dmm_pool_get(self->ino, "swapped_bytes"));
+	}
+	EXPECT_EQ(0, dmm_guest_bad_pages(self->guest, DMM_GPA, PAGES, 1));
+	EXPECT_TRUE(dmm_pool_ok(self->ino));
+	bad_set(self->ino, "leave", "0");
+	EXPECT_EQ(0, bad_remove(self->ino));
 	bad_recover(_metadata, self->guest, self->ino);
 }
 

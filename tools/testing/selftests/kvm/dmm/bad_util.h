@@ -71,8 +71,8 @@ static int bad_remove(unsigned long ino)
 static void bad_behave(unsigned long ino)
 {
 	static const char * const wrong[] = {
-		"fill", "around", "fetch", "fetch_around", "dup_token",
-		"lookup", "match", "publish", "ahead", "reclaim", "tuned",
+		"leave", "fill", "around", "fetch", "fetch_around",
+		"dup_token", "lookup", "match", "publish", "ahead", "reclaim", "tuned",
 		"dup_token_result", "reclaim_result", "sleep_ms",
 	};
 	unsigned int i;

@@ -337,6 +337,31 @@ DMM_TEST(charge, host_pressure_looks_at_some)
 	dmm_mem_free(&mem);
 }
 
+/* Nor is memory of a group nobody's when its content moves to be shared. */
+DMM_TEST(charge, group_of_moved_frames)
+{
+	int status, tries;
+
+	if (!make_group())
+		SKIP(return, "no control groups for memory");
+	if (dmm_pool_set(self->mem.ino, "policies", "+share"))
+		SKIP(return, "no policy share");
+	ASSERT_EQ(0, write_string(GROUP "/memory.max", "max"));
+	ASSERT_EQ(0, dmm_pool_set(self->mem.ino, "share/timing_safe", "1"));
+	ASSERT_EQ(0, dmm_pool_set(self->mem.ino, "share/full_scan_seconds", "0"));
+	waitpid(write_in_group(self->mem.hva, 1), &status, 0);
+	ASSERT_EQ(0, status);
+	ASSERT_EQ(0, dmm_pool_set(self->mem.ino, "share/break_blocks", "always"));
+	for (tries = 0; tries < 600; tries++) {
+		if (dmm_pool_get(self->mem.ino, "shared_bytes") == SIZE)
+			break;
+		usleep(100000);
+	}
+	EXPECT_EQ(SIZE, dmm_pool_get(self->mem.ino, "shared_bytes"));
+	EXPECT_LE((long)SIZE, group_current());
+	EXPECT_EQ(0, dmm_bad_pages(self->mem.hva, 0, PAGES, 1));
+}
+
 /* Copies of shared frames are charged as frames are. */
 DMM_TEST(charge, group_that_copies)
 {

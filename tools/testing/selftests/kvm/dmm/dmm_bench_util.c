@@ -188,16 +188,12 @@ int bench_memcg_set(const char *file, const char *value)
 uint64_t bench_swapped_pages(const void *mem, uint64_t size)
 {
 	uint64_t i, at, entry[512], pages = size / DMM_PAGE, swapped = 0;
-	int fd = open("/proc/self/pagemap", O_RDONLY);
 
 	for (at = 0; at < pages; at += 512) {
-		TEST_ASSERT(pread(fd, entry, sizeof(entry),
-				  ((uintptr_t)mem / DMM_PAGE + at) * 8) == sizeof(entry),
-			    "Can't read /proc/self/pagemap");
+		dmm_pagemap(mem + at * DMM_PAGE, 512, entry);
 		for (i = 0; i < 512; i++)
 			swapped += entry[i] >> 62 & 1;
 	}
-	close(fd);
 	return swapped;
 }
 

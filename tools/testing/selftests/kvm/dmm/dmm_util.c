@@ -171,6 +171,17 @@ int dmm_write_file(const char *path, const void *buf, size_t len)
 	return write_file_as(path, buf, len, geteuid());
 }
 
+void dmm_pagemap(const void *mem, uint64_t pages, uint64_t *entries)
+{
+	int fd = open("/proc/self/pagemap", O_RDONLY);
+	ssize_t size = pages * sizeof(*entries);
+
+	TEST_ASSERT(pread(fd, entries, size,
+			  (uintptr_t)mem / DMM_PAGE * sizeof(*entries)) == size,
+		    "Cannot read /proc/self/pagemap");
+	close(fd);
+}
+
 int dmm_open_scratch(void)
 {
 	static const char * const disks[] = {
@@ -881,7 +892,7 @@ static uint64_t dmm_vcpu_stat(struct kvm_vcpu *vcpu, const char *name)
 {
 	int fd = __vcpu_ioctl(vcpu, KVM_GET_STATS_FD, NULL), i;
 	struct kvm_stats_header header;
-	struct kvm_stats_desc *descs, *desc;
+	struct kvm_stats_desc *descs, *desc = NULL;
 	uint64_t value = 0;
 
 	TEST_ASSERT(fd >= 0, "No statistics: %s", strerror(errno));

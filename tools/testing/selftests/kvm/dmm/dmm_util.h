@@ -94,6 +94,10 @@ bool dmm_has_policy(unsigned long ino, const char *name);
 bool dmm_policy_loaded(const char *name);
 int dmm_write_file(const char *path, const void *buf, size_t len);
 
+/* What /proc/self/pagemap has of pages: a frame in DMM_PAGEMAP_PFN, 0 for none. */
+#define DMM_PAGEMAP_PFN		((1UL << 55) - 1)
+void dmm_pagemap(const void *mem, uint64_t pages, uint64_t *entries);
+
 /*
  * Content: every page and every seed has another one, none is zero.  It does
  * not compress.  In the seed may be, besides a number below 65536:

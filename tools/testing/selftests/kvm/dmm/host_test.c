@@ -231,16 +231,11 @@ static void on_poison(int signal, siginfo_t *info, void *context)
  */
 static bool poison(char *addr)
 {
-	unsigned long pfn;
+	uint64_t pfn;
 	char buf[32];
-	int fd;
 
-	fd = open("/proc/self/pagemap", O_RDONLY);
-	if (fd < 0 || pread(fd, &pfn, sizeof(pfn),
-			    (uintptr_t)addr / DMM_PAGE * sizeof(pfn)) != sizeof(pfn))
-		return false;
-	close(fd);
-	pfn &= (1UL << 55) - 1;
+	dmm_pagemap(addr, 1, &pfn);
+	pfn &= DMM_PAGEMAP_PFN;
 	if (!pfn || madvise(addr, DMM_PAGE, MADV_DONTNEED))
 		return false;
 	snprintf(buf, sizeof(buf), "%#lx", pfn * DMM_PAGE);

@@ -592,6 +592,65 @@ DMM_TEST(sharing, timing_safe_collision)
 	EXPECT_EQ(0, bad_content(&self->mem, 0, 1, 1));
 }
 
+/* Frames of pages, which are mapped for it. */
+static void frames(struct dmm_mem *mem, uint64_t n, uint64_t *pfn)
+{
+	uint64_t i;
+
+	for (i = 0; i < n; i++)
+		(void)*(volatile uint64_t *)page(mem, i);
+	dmm_pagemap(mem->hva, n, pfn);
+	for (i = 0; i < n; i++)
+		pfn[i] &= DMM_PAGEMAP_PFN;
+}
+
+/* Nor can anybody choose the frame that stays, or know where the next one is. */
+DMM_TEST(sharing, timing_safe_frames)
+{
+	struct dmm_mem other = dmm_mem_create_exact(SIZE);
+	enum { N = 256 };
+	uint64_t before[N], theirs[N], after[N], joined[N];
+	unsigned int i, near = 0;
+
+	share_on(&other);
+	ASSERT_EQ(0, dmm_pool_set(self->mem.ino, "domain", "one"));
+	ASSERT_EQ(0, dmm_pool_set(other.ino, "domain", "one"));
+	ASSERT_EQ(0, dmm_pool_set(self->mem.ino, "share/run", "0"));
+	ASSERT_EQ(0, dmm_pool_set(other.ino, "share/run", "0"));
+	dmm_fill(self->mem.hva, 0, N, 1);
+	dmm_fill(other.hva, 0, N, 1);
+	frames(&self->mem, N, before);
+	frames(&other, N, theirs);
+
+	/* The other has what is hashed first, without timing_safe. */
+	ASSERT_EQ(0, dmm_pool_set(other.ino, "share/run", "1"));
+	passes(&other, 2);
+	ASSERT_EQ(0, dmm_pool_set(other.ino, "share/run", "0"));
+	frames(&other, N, joined);
+	EXPECT_EQ(0, memcmp(theirs, joined, sizeof(theirs)));
+	ASSERT_EQ(0, dmm_pool_set(self->mem.ino, "share/timing_safe", "1"));
+	ASSERT_EQ(0, dmm_pool_set(self->mem.ino, "share/run", "1"));
+	passes(&self->mem, 2);
+	ASSERT_EQ(0, dmm_pool_set(self->mem.ino, "share/run", "0"));
+	EXPECT_EQ(N * DMM_PAGE, shared(&self->mem));
+	EXPECT_EQ(N * DMM_PAGE, resident(&self->mem) + resident(&other));
+
+	frames(&self->mem, N, after);
+	frames(&other, N, joined);
+	for (i = 0; i < N; i++) {
+		EXPECT_NE(0, after[i]);
+		EXPECT_EQ(after[i], joined[i]);
+		EXPECT_NE(before[i], after[i]);
+		EXPECT_NE(theirs[i], after[i]);
+		near += i && after[i] - after[i - 1] + 8 <= 16;
+	}
+	/* One after the other they would be beside each other. */
+	EXPECT_GE(N / 4, near);
+	EXPECT_EQ(0, dmm_bad_pages(self->mem.hva, 0, N, 1));
+	EXPECT_EQ(0, dmm_bad_pages(other.hva, 0, N, 1));
+	dmm_mem_free(&other);
+}
+
 /*
  * A frame that clones in no domain share is for nobody else, but does not keep
  * other pages with its content from each other.
@@ -771,11 +830,36 @@ DMM_TEST(sharing, detach)
 	passes(&other, 2);
 	EXPECT_EQ(700 * DMM_PAGE, resident(&self->mem) + resident(&other));
 	ASSERT_EQ(0, dmm_pool_set(self->mem.ino, "policies", "-share"));
+	/* Its pages are its own again, and those of the other still one. */
+	EXPECT_EQ(0, shared(&self->mem));
+	EXPECT_EQ(SIZE, resident(&self->mem));
+	EXPECT_EQ(SIZE, shared(&other));
+	EXPECT_EQ(700 * DMM_PAGE, resident(&other));
 	EXPECT_EQ(0, bad_content(&self->mem, 0, PAGES, 700));
 	EXPECT_EQ(0, bad_content(&other, 0, PAGES, 700));
 	dmm_mem_free(&other);
 	EXPECT_EQ(0, bad_content(&self->mem, 0, PAGES, 700));
-	EXPECT_EQ(700 * DMM_PAGE, resident(&self->mem));
+	EXPECT_EQ(SIZE, resident(&self->mem));
+}
+
+/* Where there is no room for that, the policy stays, and goes on. */
+DMM_TEST(sharing, detach_without_room)
+{
+	same_content(&self->mem, 0, PAGES, 8);
+	passes(&self->mem, 2);
+	EXPECT_EQ(8 * DMM_PAGE, resident(&self->mem));
+	ASSERT_EQ(0, dmm_pool_set_bytes(self->mem.ino, "max_bytes", SIZE / 2));
+	EXPECT_EQ(-ENOSPC, dmm_pool_set(self->mem.ino, "policies", "-share"));
+	EXPECT_TRUE(dmm_has_policy(self->mem.ino, "share"));
+	EXPECT_GE(SIZE / 2, resident(&self->mem));
+	EXPECT_EQ(0, bad_content(&self->mem, 0, PAGES, 8));
+	/* Nobody has told it to stop. */
+	passes(&self->mem, 3);
+	EXPECT_EQ(8 * DMM_PAGE, resident(&self->mem));
+	ASSERT_EQ(0, dmm_pool_set(self->mem.ino, "max_bytes", "max"));
+	EXPECT_EQ(0, dmm_pool_set(self->mem.ino, "policies", "-share"));
+	EXPECT_EQ(SIZE, resident(&self->mem));
+	EXPECT_EQ(0, bad_content(&self->mem, 0, PAGES, 8));
 }
 
 /*

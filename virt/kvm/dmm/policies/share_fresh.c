@@ -1,0 +1,103 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * Dynamic memory mapping: where shared frames are, if nobody is to choose.
+ *
+ * Memory can have flaws: who writes beside a row of it often enough flips bits in
+ * others.  A guest that knows of such a place in its memory, and has what others
+ * share put there, changes what they have.  So the frame is neither that of a
+ * guest nor the page that the allocator gives next, which may be one that a guest
+ * has just given back, but one of many that were taken from it before, at random
+ * (as in VUsion: Oliverio, Razavi, Bos, Giuffrida, "Secure Page Fusion with
+ * VUsion", SOSP 2017).
+ */
+#include <linux/mm.h>
+#include <linux/minmax.h>
+#include <linux/random.h>
+#include <linux/slab.h>
+
+#include "share_index.h"
+
+/* Pages to choose from, 4 MiB for a pool. */
+#define SHARE_FRESH	1024
+
+/**
+ * struct share_fresh - pages that shared frames of a pool are made of
+ * @nr: how many there are
+ * @page: the pages
+ */
+struct share_fresh {
+	unsigned int nr;
+	struct page *page[SHARE_FRESH];
+};
+
+/**
+ * share_fresh_create - begin to collect pages
+ *
+ * Context: May sleep.
+ * Return: An empty collection, for share_fresh_free(), or NULL.
+ */
+struct share_fresh *share_fresh_create(void)
+{
+	return kvzalloc(sizeof(struct share_fresh), GFP_KERNEL);
+}
+
+/**
+ * share_fresh_free - give all pages back
+ * @fresh: the collection, or NULL
+ */
+void share_fresh_free(struct share_fresh *fresh)
+{
+	if (!fresh)
+		return;
+	while (fresh->nr)
+		__free_page(fresh->page[--fresh->nr]);
+	kvfree(fresh);
+}
+
+/* A page that takes the place of a frame, to be given back by share_fresh_put(). */
+static struct page *share_fresh_get(struct share_fresh *fresh,
+				    struct kvm_dmm_batch *batch, pgoff_t index)
+{
+	struct page *page;
+	u32 i;
+
+	/* One more than there have to be: with fewer, chance has less to choose. */
+	for (;;) {
+		page = kvm_dmm_batch_alloc(batch, index);
+		if (!page)
+			return NULL;
+		if (fresh->nr == SHARE_FRESH)
+			break;
+		fresh->page[fresh->nr++] = page;
+	}
+	i = get_random_u32_below(SHARE_FRESH);
+	swap(fresh->page[i], page);
+	return page;
+}
+
+/**
+ * share_fresh_handle - make a shared frame of a page
+ * @fresh: what to choose a page from; NULL: the frame stays where it is
+ * @batch: batch that has the page, taken if @fresh is not NULL
+ * @index: its page offset
+ *
+ * Context: May sleep.
+ * Return: As kvm_dmm_batch_handle().
+ */
+struct kvm_dmm_shared *share_fresh_handle(struct share_fresh *fresh,
+					  struct kvm_dmm_batch *batch,
+					  pgoff_t index)
+{
+	struct kvm_dmm_shared *shared;
+	struct page *page;
+
+	if (!fresh)
+		return kvm_dmm_batch_handle(batch, index);
+	page = share_fresh_get(fresh, batch, index);
+	if (!page)
+		return ERR_PTR(-ENOMEM);
+	shared = kvm_dmm_batch_handle_in(batch, index, page);
+	if (IS_ERR(shared))
+		__free_page(page);
+	return shared;
+}
