@@ -114,8 +114,12 @@ bool dmm_next_region(struct kvm_dmm_pool *pool, pgoff_t *index, pgoff_t last)
 {
 	unsigned long i = *index >> DMM_REGION_SHIFT;
 
-	if (*index > last ||
-	    !xa_find(&pool->regions, &i, last >> DMM_REGION_SHIFT, XA_PRESENT))
+	if (*index > last)
+		return false;
+	/* Most ranges are small, and to look one up takes less than a search. */
+	if (i == last >> DMM_REGION_SHIFT)
+		return xa_load(&pool->regions, i);
+	if (!xa_find(&pool->regions, &i, last >> DMM_REGION_SHIFT, XA_PRESENT))
 		return false;
 	*index = max(*index, (pgoff_t)i << DMM_REGION_SHIFT);
 	return true;

@@ -463,7 +463,8 @@ static long dmm_fallocate(struct file *file, int mode, loff_t offset,
 
 	inode_lock(inode);
 	size = i_size_read(inode);
-	r = file_modified(file);
+	/* The times follow, at the end. */
+	r = file_remove_privs(file);
 	if (r)
 		goto unlock;
 	if (!(mode & FALLOC_FL_KEEP_SIZE) && end > size) {
