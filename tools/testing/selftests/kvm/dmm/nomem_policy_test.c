@@ -307,6 +307,13 @@ static void merge(struct dmm_mem *mem)
 	set_soon(mem, "test-share/merge", value);
 }
 
+static void share_pair(struct dmm_mem *mem)
+{
+	attach(mem, "share");
+	set(mem, "share/run", "0");
+	merge(mem);
+}
+
 static bool merged_intact(struct dmm_mem *mem)
 {
 	void *last = mem->hva + (FIRST + NR - 1) * DMM_PAGE;
@@ -346,14 +353,16 @@ DMM_TEST(policies, share)
 			 fill_pair(mem));
 	close(fd);
 
-	attach(mem, "share");
-	set(mem, "share/run", "0");
-	merge(mem);
+	share_pair(mem);
 	fd = nomem_open(mem->ino, "share/unmerge");
 	FOR_EACH_FAILURE("``share/unmerge``", BIT(ENOSPC) | BIT(ENOMEM),
 			 nomem_write(fd, "1"), merged_intact(mem), merge(mem));
 	close(fd);
 	EXPECT_NE(0, dmm_pool_get(mem->ino, "shared_bytes"));
+	FOR_EACH_FAILURE("detaching ``share``, with pages that are merged",
+			 BIT(ENOSPC) | BIT(ENOMEM), nomem_write(self->fd, "-share"),
+			 dmm_has_policy(mem->ino, "share") && merged_intact(mem),
+			 share_pair(mem));
 
 	other = nomem_mem();
 	attach(&other, "test-share");
