@@ -274,7 +274,10 @@ static bool dmm_block_replace(struct kvm_dmm_pool *pool, pgoff_t base,
 	return true;
 }
 
-/* A block, charged to the control group that its first frame is charged to. */
+/*
+ * A block, charged to the control group that its first frame is charged to, and on
+ * the same node.
+ */
 static struct page *dmm_block_alloc(struct kvm_dmm_region *region)
 {
 	struct mem_cgroup *memcg = NULL;
@@ -287,7 +290,8 @@ static struct page *dmm_block_alloc(struct kvm_dmm_region *region)
 	if (READ_ONCE(region->entry[0]) == e)
 		memcg = dmm_frame_group(frame);
 	put_page(frame);
-	return dmm_alloc_in(memcg, DMM_BLOCK_GFP, DMM_REGION_SHIFT);
+	return dmm_alloc_in(memcg, page_to_nid(frame), DMM_BLOCK_GFP,
+			    DMM_REGION_SHIFT);
 }
 
 /**

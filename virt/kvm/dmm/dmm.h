@@ -338,7 +338,7 @@ void kvm_dmm_map_exit(void);
 /* frame.c: pages, from allocation to release */
 struct page *dmm_frame_alloc(bool zero);
 struct mem_cgroup *dmm_frame_group(struct page *page);
-struct page *dmm_alloc_in(struct mem_cgroup *memcg, gfp_t gfp,
+struct page *dmm_alloc_in(struct mem_cgroup *memcg, int nid, gfp_t gfp,
 			  unsigned int order);
 struct page *dmm_frame_try_alloc(void);
 unsigned int dmm_frame_alloc_bulk(struct page **pages, unsigned int nr,

@@ -180,17 +180,18 @@ struct mem_cgroup *dmm_frame_group(struct page *page)
 /**
  * dmm_alloc_in - allocate pages for a control group
  * @memcg: the group, whose reference is given back, or NULL
+ * @nid: the node where they are to be, if it has any
  * @gfp: with __GFP_ACCOUNT
  * @order: how many
  *
  * Context: As @gfp says.
  * Return: The pages, or NULL.
  */
-struct page *dmm_alloc_in(struct mem_cgroup *memcg, gfp_t gfp,
+struct page *dmm_alloc_in(struct mem_cgroup *memcg, int nid, gfp_t gfp,
 			  unsigned int order)
 {
 	struct mem_cgroup *old = set_active_memcg(memcg);
-	struct page *page = alloc_pages(gfp, order);
+	struct page *page = alloc_pages_node(nid, gfp, order);
 
 	set_active_memcg(old);
 	mem_cgroup_put(memcg);

@@ -466,9 +466,9 @@ static int dmm_detach_policy(struct kvm_dmm_pool *pool,
  * @name: the policy
  *
  * Context: May sleep.
- * Return: 0; -EINVAL: not a name; -ENOENT: not attached; -EBUSY: the content does not fit below the
- *	limit; -EINTR; or the error by which the policy cannot give content
- *	back.  On error it stays attached.
+ * Return: 0; -EINVAL: not a name; -ENOENT: not attached; -EBUSY: the content does
+ *	not fit below the limit; -EINTR; or the error by which the policy cannot
+ *	give content back, or leave.  On error it stays attached.
  */
 int dmm_detach(struct kvm_dmm_pool *pool, const char *name)
 {

@@ -635,11 +635,17 @@ static unsigned long dmm_pool_spare(struct kvm_dmm_pool *pool)
 #define DMM_SHRINK_PENDING	8U
 /*
  * Pages that one call looks at, 8 GiB, or this part of all: an allocation waits for
- * it, or kswapd, which then does nothing else.  Whoever is short calls a dozen times
- * before something is killed, so all are looked at by then.
+ * it, or kswapd, which then does nothing else.  Twice as many after each call in vain:
+ * whoever is short calls a dozen times before something is killed, and by then what
+ * is in use in all pools must have been found out.
  */
 #define DMM_SHRINK_SCAN		(8UL << (30 - PAGE_SHIFT))
 #define DMM_SHRINK_PART		8
+#define DMM_SHRINK_VAIN		10U	/* times that it doubles at most */
+
+/* Calls in vain, and when the last one was; protected by dmm_pools_lock. */
+static unsigned int dmm_shrink_vain;
+static unsigned long dmm_shrink_last;
 
 static unsigned long dmm_shrink_count(struct shrinker *shrinker,
 				      struct shrink_control *sc)
@@ -676,7 +682,10 @@ static unsigned long dmm_shrink_scan(struct shrinker *shrinker,
 		scan += dmm_pool_spare(pool) / DMM_SHRINK_PART;
 		tries++;
 	}
-	rc.nr_scan = max(scan, DMM_SHRINK_SCAN);
+	/* Who is short calls again at once. */
+	if (time_after(jiffies, dmm_shrink_last + HZ))
+		dmm_shrink_vain = 0;
+	rc.nr_scan = max(scan, DMM_SHRINK_SCAN) << dmm_shrink_vain;
 	/*
 	 * Where a device has to write first some may come free later: not all pools
 	 * have to have something written, nor must a device that hangs end this.
@@ -717,6 +726,9 @@ static unsigned long dmm_shrink_scan(struct shrinker *shrinker,
 		if (!pool->nr_shrinking)
 			wake_up_var(&pool->nr_shrinking);
 	}
+	dmm_shrink_vain = rc.nr_done || pending ? 0 :
+			  min(dmm_shrink_vain + 1, DMM_SHRINK_VAIN);
+	dmm_shrink_last = jiffies;
 	mutex_unlock(&dmm_pools_lock);
 	/* They are no slab objects, of which the kernel would count the pages. */
 	mm_account_reclaimed_pages(rc.nr_done);

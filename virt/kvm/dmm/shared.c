@@ -516,7 +516,8 @@ EXPORT_SYMBOL_GPL(kvm_dmm_batch_handle_in);
  * @batch: the batch
  * @index: page offset of a frame in it
  *
- * It is charged to the control group that the frame is charged to, and not zeroed.
+ * It is charged to the control group that the frame is charged to, on its node if
+ * that has memory, and not zeroed.
  *
  * Context: May sleep, but does not wait for I/O.
  * Return: The page, for kvm_dmm_batch_handle_in() or __free_page(); or NULL.
@@ -528,7 +529,7 @@ struct page *kvm_dmm_batch_alloc(struct kvm_dmm_batch *batch, pgoff_t index)
 	if (!page)
 		return NULL;
 	/* Entries are busy: no effort, and nobody is killed for it. */
-	return dmm_alloc_in(dmm_frame_group(page),
+	return dmm_alloc_in(dmm_frame_group(page), page_to_nid(page),
 			    GFP_NOIO | __GFP_HIGHMEM | __GFP_ACCOUNT |
 			    __GFP_NORETRY | __GFP_NOWARN, 0);
 }

@@ -11,7 +11,7 @@
  * VUsion", SOSP 2017).
  */
 #include <linux/mm.h>
-#include <linux/minmax.h>
+#include <linux/page-flags.h>
 #include <linux/random.h>
 #include <linux/slab.h>
 
@@ -54,25 +54,33 @@ void share_fresh_free(struct share_fresh *fresh)
 	kvfree(fresh);
 }
 
-/* A page that takes the place of a frame, to be given back by share_fresh_put(). */
+/* A page that takes the place of a frame. */
 static struct page *share_fresh_get(struct share_fresh *fresh,
 				    struct kvm_dmm_batch *batch, pgoff_t index)
 {
 	struct page *page;
 	u32 i;
 
-	/* One more than there have to be: with fewer, chance has less to choose. */
-	for (;;) {
+	while (fresh->nr < SHARE_FRESH) {
 		page = kvm_dmm_batch_alloc(batch, index);
 		if (!page)
-			return NULL;
-		if (fresh->nr == SHARE_FRESH)
 			break;
 		fresh->page[fresh->nr++] = page;
 	}
-	i = get_random_u32_below(SHARE_FRESH);
-	swap(fresh->page[i], page);
-	return page;
+	/*
+	 * A group at its limit has room again when the frame is freed whose place the
+	 * page takes.  But with few, chance has little to choose.
+	 */
+	while (fresh->nr > SHARE_FRESH / 2) {
+		i = get_random_u32_below(fresh->nr);
+		page = fresh->page[i];
+		fresh->page[i] = fresh->page[--fresh->nr];
+		if (!PageHWPoison(page))
+			return page;
+		/* It has failed while it lay here; the allocator keeps it. */
+		__free_page(page);
+	}
+	return NULL;
 }
 
 /**

@@ -228,22 +228,24 @@ static struct kvm_dmm_shared *share_promote(struct share_record *record,
 	return kvm_dmm_shared_get(shared);
 }
 
-/* Make a shared frame of a page that nobody else has, and index that. */
-static void share_disguise(u64 hash, struct kvm_dmm_batch *batch, pgoff_t index,
-			   struct share_fresh *fresh)
+/* Make a shared frame of a page that nobody else has, and index that; NULL or error. */
+static struct kvm_dmm_shared *share_disguise(u64 hash, struct kvm_dmm_batch *batch,
+					     pgoff_t index,
+					     struct share_fresh *fresh)
 {
 	struct kvm_dmm_shared *shared;
 	struct share_record *record;
 
 	shared = share_fresh_handle(fresh, batch, index);
 	if (IS_ERR(shared))
-		return;
+		return shared;
 	kvm_dmm_shared_always_copy(shared);
 	record = share_insert(hash);
 	if (record)
 		record->shared = shared;
 	else
 		kvm_dmm_shared_put(shared);
+	return NULL;
 }
 
 /**
@@ -275,7 +277,7 @@ struct kvm_dmm_shared *share_lookup(u64 hash, struct kvm_dmm_batch *batch,
 		record = NULL;
 	}
 	if (!record && fresh) {
-		share_disguise(hash, batch, index, fresh);
+		shared = share_disguise(hash, batch, index, fresh);
 	} else if (!record) {
 		record = share_insert(hash);
 		if (record) {

@@ -324,11 +324,13 @@ DMM_TEST(charge, host_pressure_looks_at_some)
 		ASSERT_EQ(DMM_PAGE, pwrite(mem.fd, self->mem.hva, DMM_PAGE,
 					   i * DMM_BLOCK));
 	for (calls = 0; calls < 4; calls++) {
+		/* So long that it is not believed to be the same shortage. */
+		usleep(1500000);
 		visits = dmm_pool_get(mem.ino, "swap/stats/visit");
 		ASSERT_EQ(0, write_string("/proc/sys/vm/drop_caches", "2"));
 		visits = dmm_pool_get(mem.ino, "swap/stats/visit") - visits;
-		/* It asks again as long as others give something. */
-		EXPECT_GE(4 * some, visits);
+		/* It asks again, for twice as much, as long as others give something. */
+		EXPECT_GE((1 + 2 + 4) * some, visits);
 		EXPECT_LE(some, visits);
 	}
 	/* But the hand goes on: all have been tried. */
@@ -337,21 +339,31 @@ DMM_TEST(charge, host_pressure_looks_at_some)
 	dmm_mem_free(&mem);
 }
 
-/* Nor is memory of a group nobody's when its content moves to be shared. */
-DMM_TEST(charge, group_of_moved_frames)
+/*
+ * Nor is memory of a group nobody's when its content moves to be shared.  To have
+ * pages to choose from takes 4 MiB; with @room for less, fewer have to do.
+ */
+static void move_in_group(struct __test_metadata *_metadata,
+			  FIXTURE_DATA(charge) *self, unsigned long room)
 {
+	char max[24] = "max";
 	int status, tries;
 
 	if (!make_group())
 		SKIP(return, "no control groups for memory");
 	if (dmm_pool_set(self->mem.ino, "policies", "+share"))
 		SKIP(return, "no policy share");
-	ASSERT_EQ(0, write_string(GROUP "/memory.max", "max"));
+	ASSERT_EQ(0, write_string(GROUP "/memory.max", max));
+	ASSERT_EQ(0, dmm_pool_set(self->mem.ino, "share/run", "0"));
 	ASSERT_EQ(0, dmm_pool_set(self->mem.ino, "share/timing_safe", "1"));
 	ASSERT_EQ(0, dmm_pool_set(self->mem.ino, "share/full_scan_seconds", "0"));
+	ASSERT_EQ(0, dmm_pool_set(self->mem.ino, "share/break_blocks", "always"));
 	waitpid(write_in_group(self->mem.hva, 1), &status, 0);
 	ASSERT_EQ(0, status);
-	ASSERT_EQ(0, dmm_pool_set(self->mem.ino, "share/break_blocks", "always"));
+	if (room)
+		snprintf(max, sizeof(max), "%lu", group_current() + room);
+	ASSERT_EQ(0, write_string(GROUP "/memory.max", max));
+	ASSERT_EQ(0, dmm_pool_set(self->mem.ino, "share/run", "1"));
 	for (tries = 0; tries < 600; tries++) {
 		if (dmm_pool_get(self->mem.ino, "shared_bytes") == SIZE)
 			break;
@@ -359,7 +371,18 @@ DMM_TEST(charge, group_of_moved_frames)
 	}
 	EXPECT_EQ(SIZE, dmm_pool_get(self->mem.ino, "shared_bytes"));
 	EXPECT_LE((long)SIZE, group_current());
+	ASSERT_EQ(0, write_string(GROUP "/memory.max", "max"));
 	EXPECT_EQ(0, dmm_bad_pages(self->mem.hva, 0, PAGES, 1));
+}
+
+DMM_TEST(charge, group_of_moved_frames)
+{
+	move_in_group(_metadata, self, 0);
+}
+
+DMM_TEST(charge, group_of_moved_frames_at_limit)
+{
+	move_in_group(_metadata, self, 3UL << 20);
 }
 
 /* Copies of shared frames are charged as frames are. */
