@@ -412,7 +412,8 @@ struct kvm_dmm_shared *kvm_dmm_batch_handle(struct kvm_dmm_batch *batch,
 					    pgoff_t index);
 struct kvm_dmm_shared *kvm_dmm_batch_handle_in(struct kvm_dmm_batch *batch,
 					       pgoff_t index, struct page *to);
-struct page *kvm_dmm_batch_alloc(struct kvm_dmm_batch *batch, pgoff_t index);
+struct page *kvm_dmm_batch_alloc(struct kvm_dmm_batch *batch, pgoff_t index,
+				 gfp_t gfp);
 int kvm_dmm_batch_join(struct kvm_dmm_batch *batch, pgoff_t index,
 		       struct kvm_dmm_shared *shared);
 int kvm_dmm_batch_token_shared(struct kvm_dmm_batch *batch,

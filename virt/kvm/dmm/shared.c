@@ -515,22 +515,24 @@ EXPORT_SYMBOL_GPL(kvm_dmm_batch_handle_in);
  * kvm_dmm_batch_alloc - allocate a page to use instead of a frame
  * @batch: the batch
  * @index: page offset of a frame in it
+ * @gfp: GFP_NOIO, or GFP_NOWAIT for one that can be had without effort
  *
  * It is charged to the control group that the frame is charged to, on its node if
  * that has memory, and not zeroed.
  *
- * Context: May sleep, but does not wait for I/O.
+ * Context: May sleep with GFP_NOIO, but does not wait for I/O.
  * Return: The page, for kvm_dmm_batch_handle_in() or __free_page(); or NULL.
  */
-struct page *kvm_dmm_batch_alloc(struct kvm_dmm_batch *batch, pgoff_t index)
+struct page *kvm_dmm_batch_alloc(struct kvm_dmm_batch *batch, pgoff_t index,
+				 gfp_t gfp)
 {
 	struct page *page = kvm_dmm_batch_page(batch, index);
 
 	if (!page)
 		return NULL;
-	/* Entries are busy: no effort, and nobody is killed for it. */
+	/* Entries are busy: not much effort, and nobody is killed for it. */
 	return dmm_alloc_in(dmm_frame_group(page), page_to_nid(page),
-			    GFP_NOIO | __GFP_HIGHMEM | __GFP_ACCOUNT |
+			    gfp | __GFP_HIGHMEM | __GFP_ACCOUNT |
 			    __GFP_NORETRY | __GFP_NOWARN, 0);
 }
 EXPORT_SYMBOL_GPL(kvm_dmm_batch_alloc);

@@ -17,8 +17,9 @@
 
 #include "share_index.h"
 
-/* Pages to choose from, 4 MiB for a pool. */
-#define SHARE_FRESH	1024
+/* Pages to choose from, 4 MiB for a pool; with few, chance has little to choose. */
+#define SHARE_FRESH		1024
+#define SHARE_FRESH_LEAST	512
 
 /**
  * struct share_fresh - pages that shared frames of a pool are made of
@@ -61,17 +62,19 @@ static struct page *share_fresh_get(struct share_fresh *fresh,
 	struct page *page;
 	u32 i;
 
+	/*
+	 * Where a group is at its limit, the frame whose place the page takes is freed
+	 * for the next: to find room for more each time would be in vain, and slow.
+	 */
 	while (fresh->nr < SHARE_FRESH) {
-		page = kvm_dmm_batch_alloc(batch, index);
+		page = kvm_dmm_batch_alloc(batch, index,
+					   fresh->nr > SHARE_FRESH_LEAST ?
+					   GFP_NOWAIT : GFP_NOIO);
 		if (!page)
 			break;
 		fresh->page[fresh->nr++] = page;
 	}
-	/*
-	 * A group at its limit has room again when the frame is freed whose place the
-	 * page takes.  But with few, chance has little to choose.
-	 */
-	while (fresh->nr > SHARE_FRESH / 2) {
+	while (fresh->nr > SHARE_FRESH_LEAST) {
 		i = get_random_u32_below(fresh->nr);
 		page = fresh->page[i];
 		fresh->page[i] = fresh->page[--fresh->nr];

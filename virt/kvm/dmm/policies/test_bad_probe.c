@@ -29,7 +29,7 @@ static int dmm_bad_probe_batch(struct kvm_dmm_policy *policy, pgoff_t index)
 	    kvm_dmm_batch_absent(&batch, index) != -ENOENT ||
 	    kvm_dmm_batch_handle(&batch, index) != ERR_PTR(-ENOENT) ||
 	    kvm_dmm_batch_handle_in(&batch, index, NULL) != ERR_PTR(-ENOENT) ||
-	    kvm_dmm_batch_alloc(&batch, index) ||
+	    kvm_dmm_batch_alloc(&batch, index, GFP_NOIO) ||
 	    kvm_dmm_batch_join(&batch, index, NULL) != -ENOENT ||
 	    kvm_dmm_batch_token_shared(&batch, policy, index, 0, 0) != -ENOENT ||
 	    kvm_dmm_batch_take(&batch) || kvm_dmm_batch_protect(&batch))
