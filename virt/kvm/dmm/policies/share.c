@@ -598,11 +598,27 @@ static void share_tuned(struct kvm_dmm_policy *policy)
 	wake_up_process(share->worker);
 }
 
-/* Separate all that is merged, in a pool that rests. */
+/*
+ * Separate all that is merged, in a pool that was told to rest just now.  Nobody
+ * merges more behind the walk::
+ *
+ *	here			a guest reads		a thread
+ *	----			-------------		--------
+ *	1. rest			a. entry busy		A. work_mutex
+ *	2. work_mutex		b. match: rests?	B. rests?
+ *	3. forget records	c. join, not busy	C. merge, unlock
+ *	4. walk the entries
+ *
+ * If b is before 1, so is a, and 4 waits for c.  B is before 2, and 4 sees C, or
+ * behind 4.  The thread of another pool finds pages of this one by its records, with
+ * the lock of the hash held until they are shared: not behind 3.
+ */
 static int share_separate(struct share_pool *share)
 {
 	int r;
 
+	/* 1 before 4, as a is before b. */
+	smp_mb();
 	mutex_lock(&share->work_mutex);
 	share_forget_all(share);
 	r = kvm_dmm_unshare(share->policy->pool);
