@@ -10,6 +10,7 @@
  * (as in VUsion: Oliverio, Razavi, Bos, Giuffrida, "Secure Page Fusion with
  * VUsion", SOSP 2017).
  */
+#include <linux/jiffies.h>
 #include <linux/mm.h>
 #include <linux/page-flags.h>
 #include <linux/random.h>
@@ -23,10 +24,12 @@
 
 /**
  * struct share_fresh - pages that shared frames of a pool are made of
+ * @failed: when an effort to get one was in vain, in jiffies
  * @nr: how many there are
  * @page: the pages
  */
 struct share_fresh {
+	unsigned long failed;
 	unsigned int nr;
 	struct page *page[SHARE_FRESH];
 };
@@ -39,7 +42,11 @@ struct share_fresh {
  */
 struct share_fresh *share_fresh_create(void)
 {
-	return kvzalloc(sizeof(struct share_fresh), GFP_KERNEL);
+	struct share_fresh *fresh = kvzalloc(sizeof(*fresh), GFP_KERNEL);
+
+	if (fresh)
+		fresh->failed = jiffies - HZ;
+	return fresh;
 }
 
 /**
@@ -60,18 +67,24 @@ static struct page *share_fresh_get(struct share_fresh *fresh,
 				    struct kvm_dmm_batch *batch, pgoff_t index)
 {
 	struct page *page;
+	bool effort;
 	u32 i;
 
 	/*
 	 * Where a group is at its limit, the frame whose place the page takes is freed
-	 * for the next: to find room for more each time would be in vain, and slow.
+	 * for the next: to find room for more each time would be in vain, and slow,
+	 * with entries busy.  So it is for the least that is needed: not page by page.
 	 */
 	while (fresh->nr < SHARE_FRESH) {
+		effort = fresh->nr <= SHARE_FRESH_LEAST &&
+			 time_after_eq(jiffies, fresh->failed + HZ);
 		page = kvm_dmm_batch_alloc(batch, index,
-					   fresh->nr > SHARE_FRESH_LEAST ?
-					   GFP_NOWAIT : GFP_NOIO);
-		if (!page)
+					   effort ? GFP_NOIO : GFP_NOWAIT);
+		if (!page) {
+			if (effort)
+				fresh->failed = jiffies;
 			break;
+		}
 		fresh->page[fresh->nr++] = page;
 	}
 	while (fresh->nr > SHARE_FRESH_LEAST) {
