@@ -16,6 +16,7 @@ typedef uint32_t u32;
 typedef uint16_t u16;
 typedef uint8_t u8;
 typedef int64_t s64;
+typedef unsigned int gfp_t;
 typedef unsigned long pgoff_t;
 
 struct list_head {
