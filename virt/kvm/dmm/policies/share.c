@@ -544,7 +544,6 @@ static void share_pass(struct share_pool *share)
 	mutex_unlock(&share->work_mutex);
 	if (!begun) {
 		share_sleep(SHARE_LOOK);
-		try_to_freeze();
 		return;
 	}
 	while (kvm_dmm_next_region(pool, &index, ULONG_MAX)) {
@@ -577,6 +576,8 @@ static int share_worker(void *data)
 	set_user_nice(current, SHARE_NICE);
 	set_freezable();
 	while (!kthread_should_stop()) {
+		/* A pass of a pool that has nothing sees to it nowhere. */
+		try_to_freeze();
 		if (share_runs(share)) {
 			share_pass(share);
 			continue;
@@ -585,7 +586,6 @@ static int share_worker(void *data)
 		if (!kthread_should_stop() && !share_runs(share))
 			schedule_timeout(nsecs_to_jiffies(SHARE_LOOK));
 		__set_current_state(TASK_RUNNING);
-		try_to_freeze();
 	}
 	return 0;
 }
