@@ -67,7 +67,8 @@ static int writeback_store(struct kvm_dmm_policy *policy, const char *buf)
 	r = dmm_parse_size(buf, &bytes);
 	if (r)
 		return r;
-	return dmm_writeback(policy->priv, bytes >> PAGE_SHIFT);
+	return dmm_writeback(policy->priv, bytes >> PAGE_SHIFT,
+			     MAX_SCHEDULE_TIMEOUT);
 }
 
 static const struct kvm_dmm_tunable dmm_swap_tunables[] = {
@@ -788,9 +789,6 @@ static void dmm_cold_begin(struct dmm_swap *swap, u64 ms, unsigned long refaults
 		swap->cold_ms = 0;
 }
 
-/* The host does not freeze while the worker runs: jiffies until it lets go. */
-#define DMM_COLD_RUN	HZ
-
 /* Take cold pages out, for a while.  True if the pass is over. */
 static bool dmm_swap_cold(struct dmm_swap *swap)
 {
@@ -799,7 +797,7 @@ static bool dmm_swap_cold(struct dmm_swap *swap)
 		.last = ULONG_MAX,
 		.nr_pages = swap->cold_left,
 	};
-	unsigned long done, end = jiffies + DMM_COLD_RUN;
+	unsigned long done, end = jiffies + DMM_SWAP_RUN;
 	pgoff_t index = swap->cold_next;
 	struct dmm_visit visit;
 	bool over = true;

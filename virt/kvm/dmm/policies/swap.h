@@ -85,6 +85,9 @@ enum dmm_codec_type {
  */
 #define DMM_SWAP_GFP		(GFP_NOIO | __GFP_NORETRY | __GFP_NOWARN)
 
+/* The host does not freeze while a worker runs: jiffies until it lets go. */
+#define DMM_SWAP_RUN		HZ
+
 /* Pages in one write. */
 #define DMM_WRITE_MAX		64U
 /* Pages of a pool that are being written at once. */
@@ -336,7 +339,8 @@ unsigned long dmm_writes_pending(struct dmm_swap *swap);
 void dmm_writer_init(struct dmm_writer *writer, struct dmm_swap *swap);
 
 /* swap_writeback.c: from compressed memory to the backing */
-int dmm_writeback(struct dmm_swap *swap, unsigned long nr);
+int dmm_writeback(struct dmm_swap *swap, unsigned long nr,
+		  unsigned long timeout);
 void dmm_writeback_work(struct work_struct *work);
 
 /* swap_copies.c: copies of pages that are back */

@@ -16,8 +16,6 @@
 
 /* Pages that come back at once. */
 #define DMM_WRITEBACK_CHUNK	32U
-/* Pages that one run in the background writes. */
-#define DMM_WRITEBACK_RUN	1024UL
 
 /* Bring pages back; returns how many, or -EBUSY: there is no room. */
 static int dmm_writeback_fetch(struct dmm_swap *swap,
@@ -84,14 +82,17 @@ static int dmm_writeback_region(struct dmm_swap *swap, pgoff_t base,
  * dmm_writeback - move old compressed pages to the backing
  * @swap: the policy in the pool
  * @nr: how many
+ * @timeout: jiffies after which to begin no more
  *
  * Context: May sleep until the device has done it.  No busy bit is held.
  * Return: 0; -EAGAIN: there are less; -EBUSY: there is no room in the pool to
  *	bring them back first; -ENOSPC: there is no backing, or little room in
  *	it; -EIO: it cannot be written; -ENOMEM; -EINTR.
  */
-int dmm_writeback(struct dmm_swap *swap, unsigned long nr)
+int dmm_writeback(struct dmm_swap *swap, unsigned long nr,
+		  unsigned long timeout)
 {
+	unsigned long end = jiffies + timeout;
 	struct kvm_dmm_pool *pool = swap->store.policy->pool;
 	struct dmm_writer writer;
 	bool wrapped = false;
@@ -110,6 +111,10 @@ int dmm_writeback(struct dmm_swap *swap, unsigned long nr)
 	while (nr) {
 		if (signal_pending(current)) {
 			r = -EINTR;
+			break;
+		}
+		if (time_after(jiffies, end)) {
+			r = 0;
 			break;
 		}
 		/* What comes back must be able to go on. */
@@ -164,8 +169,7 @@ void dmm_writeback_work(struct work_struct *work)
 					     writeback_work);
 	unsigned long nr;
 
-	/* About two pages make one.  The host does not hibernate until a run is over. */
-	nr = min(2 * dmm_store_excess(&swap->store), DMM_WRITEBACK_RUN);
-	if (nr && !dmm_writeback(swap, nr))
+	nr = 2 * dmm_store_excess(&swap->store);	/* two pages make one */
+	if (nr && !dmm_writeback(swap, nr, DMM_SWAP_RUN))
 		queue_work(dmm_swap_wq, work);
 }
