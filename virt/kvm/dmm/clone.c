@@ -438,5 +438,5 @@ loff_t dmm_remap_file_range(struct file *file_in, loff_t pos_in,
 unlock:
 	unlock_two_nondirectories(in, out);
 	mutex_unlock(&dst->policy_mutex);
-	return dmm_full_errno(dst, r) ?: len;
+	return dmm_intr_errno(dmm_full_errno(dst, r)) ?: len;
 }

@@ -24,6 +24,7 @@
 #include <linux/kvm_dmm.h>
 #include <linux/mm.h>
 #include <linux/rwsem.h>
+#include <linux/sched/signal.h>
 #include <linux/srcu.h>
 #include <linux/wait.h>
 #include <linux/wait_bit.h>
@@ -397,6 +398,16 @@ int dmm_resolve(struct kvm_dmm_pool *pool, pgoff_t index, unsigned int flags,
 static inline int dmm_failed_errno(int r)
 {
 	return r == -EHWPOISON ? -EIO : r;
+}
+
+/*
+ * What a system call says that a signal has ended: nothing, but begin again, if
+ * no handler is to run.  So nobody sees a stop, a debugger that comes, or a host
+ * that freezes.
+ */
+static inline int dmm_intr_errno(int r)
+{
+	return r == -EINTR && signal_pending(current) ? -ERESTARTNOHAND : r;
 }
 
 bool dmm_allows(struct kvm_dmm_pool *pool, pgoff_t index, struct page *page,

@@ -346,7 +346,7 @@ static int dmm_setattr(struct mnt_idmap *idmap, struct dentry *dentry,
 	if (attr->ia_valid & ATTR_SIZE) {
 		r = dmm_set_size(dmm_pool(inode), attr->ia_size);
 		if (r)
-			return r;
+			return dmm_intr_errno(r);
 	}
 	setattr_copy(idmap, inode, attr);
 	return 0;

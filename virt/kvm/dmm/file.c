@@ -230,7 +230,7 @@ static int dmm_io_errno(struct kvm_dmm_pool *pool, int r)
 {
 	if (r == -EINTR && dmm_used(pool) < dmm_max(pool))
 		return -ERESTARTSYS;
-	return dmm_failed_errno(r);
+	return dmm_intr_errno(dmm_failed_errno(r));
 }
 
 static ssize_t dmm_read_iter(struct kiocb *iocb, struct iov_iter *to)
@@ -348,8 +348,8 @@ static ssize_t dmm_write_iter(struct kiocb *iocb, struct iov_iter *from)
 		r = dmm_set_size(pool, end);
 		if (r) {
 			/* What was filled is given back: not again and again. */
-			if (r != -EINTR)
-				r = dmm_write_errno(pool, r);
+			r = r == -EINTR ? dmm_intr_errno(r) :
+			    dmm_write_errno(pool, r);
 			goto unlock;
 		}
 	}
@@ -488,7 +488,7 @@ static long dmm_fallocate(struct file *file, int mode, loff_t offset,
 	inode_set_mtime_to_ts(inode, inode_set_ctime_current(inode));
 unlock:
 	inode_unlock(inode);
-	return r;
+	return dmm_intr_errno(r);
 }
 
 /* First offset at or after @offset that has data, or that has none. */
@@ -549,7 +549,7 @@ static int dmm_willneed(struct kvm_dmm_pool *pool, pgoff_t first, pgoff_t last)
 				if (r == -EFAULT && index >= dmm_pages(pool))
 					return 0;
 				if (r)
-					return dmm_failed_errno(r);
+					return dmm_io_errno(pool, r);
 				put_page(page);
 			}
 		} while (index++ < last &&

@@ -59,7 +59,7 @@ static ssize_t dmm_attr_store(struct kobject *kobj, struct attribute *attr,
 	/* Whoever owns a file may make it writable. */
 	if (!a->store)
 		return -EIO;
-	return a->store(dmm_dir(kobj)->pool, buf) ?: len;
+	return dmm_intr_errno(a->store(dmm_dir(kobj)->pool, buf)) ?: len;
 }
 
 static const struct sysfs_ops dmm_attr_ops = {

@@ -140,7 +140,8 @@ static ssize_t dmm_tunable_store(struct kobject *kobj, struct attribute *attr,
 		return -EIO;
 	t = &dir->ops->tunables[i];
 	if (!dmm_tunable_is_number(t))
-		return t->store ? t->store(dir->policy, buf) ?: len : -EIO;
+		return !t->store ? -EIO :
+		       dmm_intr_errno(t->store(dir->policy, buf)) ?: len;
 	if (sysfs_streq(buf, "default")) {
 		v = dir->policy ? KVM_DMM_INHERIT : t->def;
 	} else {

@@ -584,6 +584,76 @@ DMM_TEST(swapnbd, goes_on)
 	end(_metadata, self);
 }
 
+/* Calls that wait for content of their pages, the first of which is @index. */
+static int call_that_waits(struct dmm_mem *mem, int call, uint64_t index)
+{
+	uint64_t start = index * DMM_PAGE;
+	struct file_clone_range range = {
+		.src_fd = mem->fd,
+		.src_offset = start,
+		.src_length = DMM_PAGE,
+	};
+	char page[8];
+	int fd, r;
+
+	switch (call) {
+	case 0:
+		return pread(mem->fd, page, 8, start) == 8 ? 0 : errno;
+	case 1:
+		return pwrite(mem->fd, "changed", 8, start) == 8 ? 0 : errno;
+	case 2:
+		return posix_fadvise(mem->fd, start, DMM_PAGE,
+				     POSIX_FADV_WILLNEED);
+	case 3:
+		return fallocate(mem->fd, FALLOC_FL_PUNCH_HOLE |
+				 FALLOC_FL_KEEP_SIZE, start, 8) ? errno : 0;
+	case 4:
+		/* Without the policy that has the content. */
+		fd = open(dmm_dir(), O_RDWR | O_TMPFILE, 0600);
+		if (fd < 0)
+			return errno;
+		r = ioctl(fd, FICLONERANGE, &range) ? errno : 0;
+		close(fd);
+		return r;
+	case 5:
+		return ftruncate(mem->fd, SIZE - 8) ? errno : 0;
+	case 6:
+		return -dmm_pool_set(mem->ino, "policies", "-swap");
+	}
+	return -1;
+}
+
+/* Who has no handler does not see that he was stopped, as when the host freezes. */
+DMM_TEST(swapnbd, stopped)
+{
+	int status, call;
+	pid_t pid;
+
+	begin(_metadata, self, 0, 0);
+	for (call = 0; call < 7; call++) {
+		EXPECT_EQ(0, dmm_pool_set_bytes(self->mem.ino, "reclaim",
+						resident(self->mem.ino)));
+		self->server.silent = 1;
+		pid = fork();
+		ASSERT_NE(-1, pid);
+		if (!pid)
+			_exit(call_that_waits(&self->mem, call,
+					      call == 5 ? PAGES - 1 : 128 * call));
+		usleep(200000);
+		EXPECT_EQ(0, waitpid(pid, &status, WNOHANG));
+		kill(pid, SIGSTOP);
+		usleep(100000);
+		kill(pid, SIGCONT);
+		usleep(100000);
+		self->server.silent = 0;
+		EXPECT_EQ(pid, waitpid(pid, &status, 0));
+		EXPECT_EQ(0, status) {
+			TH_LOG("call %d", call);
+		}
+	}
+	server_stop(&self->server);
+}
+
 /*
  * Much is on its way to a device that does not answer, and no more may be: at the
  * limit, what compresses makes room.
