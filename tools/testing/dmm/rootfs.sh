@@ -5,7 +5,7 @@
 # busybox and QEMU.  Sourced by host.sh, after release_dirs.
 
 # Modules of the kernel that tests and demo use, with what they depend on.
-HOST_MODULES="kvm kvm-amd kvm-intel irqbypass msr cpuid zram nbd loop null_blk vhost_net tun virtio_blk virtio_net virtio_balloon"
+HOST_MODULES="kvm kvm-amd kvm-intel irqbypass msr cpuid zram nbd loop null_blk overlay vhost_net tun virtio_blk virtio_net virtio_balloon"
 GUEST_MODULES="virtio_balloon virtio_blk virtio_net virtio_mem virtio-rng"
 
 # pack FOLDER: to a cpio archive, owned by root

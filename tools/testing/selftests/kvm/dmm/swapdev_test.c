@@ -325,6 +325,46 @@ DMM_TEST(swapdev, writeback_under_load)
 	EXPECT_EQ(0, stat_of(ino, "checksum_failed"));
 }
 
+/* What an overlay shows is not what it writes, and may be another one's. */
+DMM_TEST(swapdev, overlay)
+{
+	char lower[96], upper[96], work[96], merged[96], path[128], options[512];
+	unsigned long ino = self->mem.ino;
+	int fd;
+
+	/* Goes with all that is in it. */
+	ASSERT_EQ(0, mount("swapdev", self->dir, "tmpfs", 0, NULL));
+	sprintf(lower, "%s/lower", self->dir);
+	sprintf(upper, "%s/upper", self->dir);
+	sprintf(work, "%s/work", self->dir);
+	sprintf(merged, "%s/merged", self->dir);
+	ASSERT_EQ(0, mkdir(lower, 0700) | mkdir(upper, 0700) |
+		     mkdir(work, 0700) | mkdir(merged, 0700));
+	sprintf(path, "%s/file", lower);
+	fd = open(path, O_RDWR | O_CREAT, 0600);
+	ASSERT_LE(0, fd);
+	ASSERT_EQ(0, ftruncate(fd, SIZE));
+	close(fd);
+	sprintf(options, "lowerdir=%s,upperdir=%s,workdir=%s", lower, upper, work);
+	if (mount("swapdev", merged, "overlay", 0, options)) {
+		ASSERT_EQ(ENODEV, errno);
+		SKIP(return, "no overlayfs");
+	}
+
+	sprintf(path, "%s/file", merged);
+	EXPECT_EQ(-EINVAL, set_backing(ino, path));
+	sprintf(path, "%s/new", merged);
+	fd = open(path, O_RDWR | O_CREAT, 0600);
+	ASSERT_LE(0, fd);
+	ASSERT_EQ(0, ftruncate(fd, SIZE));
+	close(fd);
+	EXPECT_EQ(-EINVAL, set_backing(ino, path));
+	EXPECT_EQ(0, umount(merged));
+	sprintf(path, "%s/new", upper);
+	EXPECT_EQ(0, set_backing(ino, path));
+	EXPECT_EQ(0, set_backing(ino, "none"));
+}
+
 DMM_TEST(swapdev, bad_backings)
 {
 	unsigned long ino = self->mem.ino;
