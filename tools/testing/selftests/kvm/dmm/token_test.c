@@ -224,6 +224,8 @@ DMM_TEST(token, reclaim_under_load)
 	for (cpu = 0; cpu < 2; cpu++)
 		dmm_guest_start(self->guest, cpu, DMM_OP_COUNT,
 				DMM_GPA + cpu * (SIZE / 2), 256, 0);
+	for (cpu = 0; cpu < 2; cpu++)
+		dmm_guest_wait_rounds(self->guest, cpu, 1);
 	/* Pages come back while they are taken: all that there can be, no more. */
 	for (i = 0; i < 50; i++) {
 		int r = dmm_pool_set_bytes(self->mem.ino, "reclaim",
