@@ -139,9 +139,11 @@ static ssize_t dmm_tunable_store(struct kobject *kobj, struct attribute *attr,
 	if (i >= dmm_nr_tunables(dir->ops))
 		return -EIO;
 	t = &dir->ops->tunables[i];
-	if (!dmm_tunable_is_number(t))
-		return !t->store ? -EIO :
-		       dmm_intr_errno(t->store(dir->policy, buf)) ?: len;
+	if (!dmm_tunable_is_number(t)) {
+		if (!t->store)
+			return -EIO;
+		return dmm_intr_errno(t->store(dir->policy, buf)) ?: len;
+	}
 	if (sysfs_streq(buf, "default")) {
 		v = dir->policy ? KVM_DMM_INHERIT : t->def;
 	} else {

@@ -82,7 +82,7 @@ static int dmm_writeback_region(struct dmm_swap *swap, pgoff_t base,
  * dmm_writeback - move old compressed pages to the backing
  * @swap: the policy in the pool
  * @nr: how many
- * @timeout: jiffies after which to begin no more
+ * @timeout: jiffies after which no more follow what was written
  *
  * Context: May sleep until the device has done it.  No busy bit is held.
  * Return: 0; -EAGAIN: there are less; -EBUSY: there is no room in the pool to
@@ -92,8 +92,8 @@ static int dmm_writeback_region(struct dmm_swap *swap, pgoff_t base,
 int dmm_writeback(struct dmm_swap *swap, unsigned long nr,
 		  unsigned long timeout)
 {
-	unsigned long end = jiffies + timeout;
 	struct kvm_dmm_pool *pool = swap->store.policy->pool;
+	unsigned long end = jiffies + timeout;
 	struct dmm_writer writer;
 	bool wrapped = false;
 	pgoff_t index, base;
@@ -111,10 +111,6 @@ int dmm_writeback(struct dmm_swap *swap, unsigned long nr,
 	while (nr) {
 		if (signal_pending(current)) {
 			r = -EINTR;
-			break;
-		}
-		if (time_after(jiffies, end)) {
-			r = 0;
 			break;
 		}
 		/* What comes back must be able to go on. */
@@ -153,6 +149,9 @@ int dmm_writeback(struct dmm_swap *swap, unsigned long nr,
 			r = -EIO;
 			break;
 		}
+		/* Not before: the next run looks for the first page anew. */
+		if (r && time_after(jiffies, end))
+			break;
 		if (!r)
 			index = base + KVM_DMM_REGION_PAGES;
 		cond_resched();
@@ -169,7 +168,8 @@ void dmm_writeback_work(struct work_struct *work)
 					     writeback_work);
 	unsigned long nr;
 
-	nr = 2 * dmm_store_excess(&swap->store);	/* two pages make one */
+	/* About two pages make one. */
+	nr = 2 * dmm_store_excess(&swap->store);
 	if (nr && !dmm_writeback(swap, nr, DMM_SWAP_RUN))
 		queue_work(dmm_swap_wq, work);
 }

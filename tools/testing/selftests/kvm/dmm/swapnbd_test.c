@@ -651,6 +651,13 @@ DMM_TEST(swapnbd, stopped)
 			TH_LOG("call %d", call);
 		}
 	}
+	/* What they did was done once, and nothing else. */
+	EXPECT_EQ(0, memcmp(self->mem.hva + 128 * DMM_PAGE, "changed", 8));
+	EXPECT_EQ(0, *(uint64_t *)(self->mem.hva + 384 * DMM_PAGE));
+	EXPECT_EQ(0, dmm_bad_pages(self->mem.hva, 0, 128, 1));
+	EXPECT_EQ(0, dmm_bad_pages(self->mem.hva + 129 * DMM_PAGE, 129, 255, 1));
+	EXPECT_EQ(0, dmm_bad_pages(self->mem.hva + 385 * DMM_PAGE, 385,
+				   PAGES - 386, 1));
 	server_stop(&self->server);
 }
 
