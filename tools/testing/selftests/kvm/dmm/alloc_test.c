@@ -3,6 +3,7 @@
  * Where frames come from.  The first of all tests: once a control group was made
  * in a boot, pages are no more taken from the stocks that CPUs keep for it.
  */
+#include <linux/falloc.h>
 #include <sched.h>
 #include <sys/mman.h>
 
@@ -13,6 +14,9 @@
 #define PAGES	(SIZE / DMM_PAGE)
 #define OTHERS	(256UL << 20)	/* memory of a process, to find pages again */
 #define CPU	"/sys/devices/system/cpu/cpu1/online"
+#define FAIL	"/sys/devices/system/memory/hard_offline_page"
+#define PUNCH	(FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE)
+#define GIVEN	64	/* pages given back, more than a CPU keeps in stock */
 
 static int run_on(unsigned int cpu)
 {
@@ -67,6 +71,55 @@ DMM_TEST(alloc, cpu_goes)
 		wrong += self->others[i] != i;
 	EXPECT_EQ(0, wrong);
 	EXPECT_EQ(0, dmm_bad_pages(self->mem.hva, 0, PAGES, 2));
+	EXPECT_TRUE(dmm_pool_ok(self->mem.ino));
+}
+
+static bool is_one_of(const uint64_t *pfn, uint64_t entry)
+{
+	unsigned int i;
+
+	for (i = 0; i < GIVEN; i++)
+		if (pfn[i] == (entry & DMM_PAGEMAP_PFN))
+			return true;
+	return false;
+}
+
+/* What has failed while it was in stock does not get into a file. */
+DMM_TEST(alloc, poisoned_in_stock)
+{
+	uint64_t pfn[GIVEN], entry = 0, i, next = 0;
+	unsigned int kept = 0;
+	char buf[32];
+	int r;
+
+	if (access(FAIL, W_OK))
+		SKIP(return, "memory cannot be made to fail");
+	ASSERT_EQ(0, run_on(0));
+	dmm_fill(self->mem.hva, 0, GIVEN, 1);
+	dmm_pagemap(self->mem.hva, GIVEN, pfn);
+	for (i = 0; i < GIVEN; i++)
+		pfn[i] &= DMM_PAGEMAP_PFN;
+	ASSERT_EQ(0, fallocate(self->mem.fd, PUNCH, 0, GIVEN * DMM_PAGE));
+	/* The allocator gives first what it got last: the next stock is of that. */
+	while (!is_one_of(pfn, entry) && next < PAGES / 2) {
+		dmm_fill(self->mem.hva, next, 1, 2);
+		dmm_pagemap(self->mem.hva + next++ * DMM_PAGE, 1, &entry);
+	}
+	ASSERT_TRUE(is_one_of(pfn, entry));
+	for (i = 0; i < GIVEN; i++) {
+		if (pfn[i] == (entry & DMM_PAGEMAP_PFN))
+			continue;
+		snprintf(buf, sizeof(buf), "%#lx", pfn[i] * DMM_PAGE);
+		r = dmm_write_file(FAIL, buf, strlen(buf));
+		/* Free pages it takes away; what somebody has it cannot. */
+		kept += r == -EBUSY || r == -EIO;
+	}
+	ASSERT_LT(0, kept);
+	for (i = next; i < next + 2 * GIVEN; i++)
+		ASSERT_EQ(DMM_PAGE, pwrite(self->mem.fd, self->others, DMM_PAGE,
+					   i * DMM_PAGE));
+	EXPECT_EQ(0, dmm_nonzero_pages(self->mem.hva + next * DMM_PAGE, PAGES - next));
+	EXPECT_EQ(0, dmm_bad_pages(self->mem.hva, 0, next, 2));
 	EXPECT_TRUE(dmm_pool_ok(self->mem.ino));
 }
 
