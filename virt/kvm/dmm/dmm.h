@@ -491,7 +491,7 @@ int dmm_set_max(struct kvm_dmm_pool *pool, unsigned long max);
 int dmm_set_min(struct kvm_dmm_pool *pool, unsigned long min);
 /* Times that policies are asked to make room on the host for one frame. */
 #define DMM_HOST_TRIES	10U
-int dmm_host_room(struct kvm_dmm_pool *pool, int state);
+int dmm_host_room(struct kvm_dmm_pool *pool, int state, bool detach);
 unsigned long dmm_reclaim(struct kvm_dmm_pool *pool, unsigned long nr,
 			  pgoff_t first, pgoff_t last,
 			  enum kvm_dmm_reason reason);

@@ -41,7 +41,8 @@ static int dmm_fault_room(struct dmm_fault *fault, unsigned int *tries)
 		return -EBUSY;
 	if (fault->flags & DMM_SPARE || (*tries)++ == DMM_HOST_TRIES)
 		return -ENOMEM;
-	return dmm_host_room(fault->pool, dmm_fault_state(fault));
+	return dmm_host_room(fault->pool, dmm_fault_state(fault),
+			     fault->flags & DMM_DETACH);
 }
 
 /* Make the region of @fault, the first that touches anything in it. */

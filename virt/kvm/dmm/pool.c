@@ -220,15 +220,34 @@ static void dmm_reclaim_all(struct kvm_dmm_pool *pool,
 	trace_kvm_dmm_reclaim(pool, rc->reason, rc->nr_pages, rc->nr_done);
 }
 
+/*
+ * Is a policy that makes room being detached?  It is not asked meanwhile, and then
+ * has given all back, or stays and is asked again: as if something were on its way.
+ */
+static bool dmm_draining(struct kvm_dmm_pool *pool)
+{
+	struct kvm_dmm_policy *policy;
+	bool draining = false;
+	int idx;
+
+	idx = srcu_read_lock(&pool->policy_srcu);
+	list_for_each_entry_srcu(policy, &pool->policies, link,
+				 srcu_read_lock_held(&pool->policy_srcu))
+		draining |= policy->ops->reclaim && READ_ONCE(policy->draining);
+	srcu_read_unlock(&pool->policy_srcu, idx);
+	return draining;
+}
+
 static int dmm_charge_slow(struct kvm_dmm_pool *pool, unsigned long nr,
 			   unsigned int flags, const u64 *entry, u64 e)
 {
 	/*
-	 * While a policy goes nobody makes room: who wants that gives up before an
-	 * access does that needs a page meanwhile.
+	 * While a policy goes nobody makes room, and accesses that need a page wait
+	 * for what becomes of that: who wants it to go gives up soon.
 	 */
-	const unsigned long patience = flags & DMM_DETACH ? DMM_LIMIT_WAIT / 4 :
-							    DMM_LIMIT_WAIT;
+	const bool detach = flags & DMM_DETACH;
+	const unsigned long patience = detach ? DMM_LIMIT_WAIT / 4 :
+						DMM_LIMIT_WAIT;
 	unsigned long end = jiffies + patience, latest = jiffies;
 	unsigned long used, least = ULONG_MAX;
 	struct kvm_dmm_reclaim rc;
@@ -289,7 +308,8 @@ static int dmm_charge_slow(struct kvm_dmm_pool *pool, unsigned long nr,
 		 * worker: the guest whose asynchronous page fault it is comes
 		 * again, and waits itself.
 		 */
-		if (rc.nr_pending && !(current->flags & PF_KTHREAD))
+		if ((rc.nr_pending || (!detach && dmm_draining(pool))) &&
+		    !(current->flags & PF_KTHREAD))
 			end = jiffies + DMM_LIMIT_WAIT;
 		prepare_to_wait(&pool->wait, &wait, state);
 		if (dmm_try_charge(pool, nr))
@@ -377,11 +397,12 @@ unsigned long dmm_reclaim(struct kvm_dmm_pool *pool, unsigned long nr,
  * dmm_host_room - have policies make room, as the host or a control group has none
  * @pool: the pool
  * @state: task state to wait in for what a device has to write first
+ * @detach: for a policy that is being detached
  *
  * Context: May sleep for DMM_LIMIT_WAIT / DMM_HOST_TRIES; no busy bit is held.
  * Return: 0: try again; -ENOMEM: they can do nothing; -EINTR.
  */
-int dmm_host_room(struct kvm_dmm_pool *pool, int state)
+int dmm_host_room(struct kvm_dmm_pool *pool, int state, bool detach)
 {
 	struct kvm_dmm_reclaim rc = {
 		.reason = KVM_DMM_RECLAIM_HOST,
@@ -395,7 +416,7 @@ int dmm_host_room(struct kvm_dmm_pool *pool, int state)
 	dmm_reclaim_all(pool, &rc);
 	if (rc.nr_done)
 		return 0;
-	if (!rc.nr_pending)
+	if (!rc.nr_pending && (detach || !dmm_draining(pool)))
 		return -ENOMEM;
 	prepare_to_wait(&pool->wait, &wait, state);
 	if (signal_pending_state(state, current))

@@ -375,15 +375,17 @@ static unsigned long dmm_visit_wants(struct dmm_visit *visit)
  */
 static bool dmm_visit_settle(struct dmm_visit *visit)
 {
-	unsigned long gone;
+	unsigned long gone, queued;
 
 	dmm_writer_submit(&visit->writer);
 	if (!visit->wait || !(visit->writer.queued || visit->crowded))
 		return false;
 	/* Others may have left no room for what is to go. */
 	visit->crowded = 0;
+	queued = visit->writer.queued;
 	gone = dmm_writer_wait(&visit->writer);
-	visit->rc->nr_done += gone;
+	/* What others have taken out makes room, but is not what is wanted here. */
+	visit->rc->nr_done += min(gone, queued);
 	return gone && !signal_pending(current);
 }
 
@@ -727,8 +729,7 @@ static void dmm_swap_reclaim_hand(struct dmm_visit *visit)
 			if (visit->all || (!must && passes == DMM_AGE_PASSES))
 				break;
 			visit->all = passes++ == DMM_AGE_PASSES;
-			if (pressure)
-				dmm_store_compact(&visit->swap->store);
+			dmm_store_compact(&visit->swap->store);
 			if (reason == KVM_DMM_RECLAIM_USER &&
 			    signal_pending(current))
 				break;

@@ -208,7 +208,8 @@ struct dmm_swap_region {
  * @writeback_lock: one at a time moves compressed pages on
  * @writeback_by: who; to bring these back is no refault
  * @writeback_work: moves them on when they take too much memory
- * @copies_work: gives up copies in the backing
+ * @copies_work: gives up copies in the backing; has @copies_next for itself
+ * @copies_next: page offset where it goes on
  * @lock: protects the rest
  * @regions: page offset / 512 to struct dmm_swap_region; entries stay, so that
  *	looking one up takes no lock
@@ -235,6 +236,7 @@ struct dmm_swap {
 	struct task_struct *writeback_by;
 	struct work_struct writeback_work;
 	struct delayed_work copies_work;
+	pgoff_t copies_next;
 	spinlock_t lock;	/* see above */
 	struct xarray regions;
 	struct dmm_age age;

@@ -70,10 +70,17 @@ void dmm_copies_work(struct work_struct *work)
 	struct dmm_swap *swap = container_of(to_delayed_work(work),
 					     struct dmm_swap, copies_work);
 	struct kvm_dmm_pool *pool = swap->store.policy->pool;
-	pgoff_t index = 0;
+	unsigned long end = jiffies + DMM_SWAP_RUN;
+	pgoff_t index = swap->copies_next;
 
+	swap->copies_next = 0;
 	while (dmm_store_wants_room(&swap->store) &&
 	       kvm_dmm_next_region(pool, &index, ULONG_MAX)) {
+		if (time_after(jiffies, end)) {
+			swap->copies_next = index;
+			queue_delayed_work(dmm_swap_wq, &swap->copies_work, 0);
+			break;
+		}
 		index = round_down(index, KVM_DMM_REGION_PAGES);
 		dmm_copies_region(swap, index);
 		index += KVM_DMM_REGION_PAGES;

@@ -601,6 +601,16 @@ static int dmm_object_copy(struct dmm_swap_store *store,
 	return 0;
 }
 
+/* Files can have more tokens than a counter has room for. */
+static bool dmm_store_ref(refcount_t *refs)
+{
+	/* For all that look at the same time the other half is there. */
+	if (refcount_read(refs) >= INT_MAX / 2)
+		return false;
+	refcount_inc(refs);
+	return true;
+}
+
 /**
  * dmm_store_dup - have two tokens for the same content
  * @store: the store
@@ -613,7 +623,7 @@ static int dmm_object_copy(struct dmm_swap_store *store,
  *
  * Context: May sleep.
  * Return: 0; -ENOSPC: compressed content of @to takes as much as it may, or the
- *	pool is at its limit; -ENOMEM.
+ *	pool is at its limit; -EMLINK: there are 2^30 for it; -ENOMEM.
  */
 int dmm_store_dup(struct dmm_swap_store *store, u64 token,
 		  struct dmm_swap_store *to, u64 *new)
@@ -623,10 +633,12 @@ int dmm_store_dup(struct dmm_swap_store *store, u64 token,
 		if (store != to)
 			return dmm_object_copy(store, dmm_token_object(token),
 					       to, new);
-		refcount_inc(&dmm_token_object(token)->refs);
+		if (!dmm_store_ref(&dmm_token_object(token)->refs))
+			return -EMLINK;
 		break;
 	case DMM_TOKEN_SLOT:
-		refcount_inc(&dmm_token_slot(token)->refs);
+		if (!dmm_store_ref(&dmm_token_slot(token)->refs))
+			return -EMLINK;
 		atomic_long_inc(&to->nr_slots);
 		break;
 	default:

@@ -168,6 +168,8 @@ void dmm_writeback_work(struct work_struct *work)
 					     writeback_work);
 	unsigned long nr;
 
+	/* What is free between objects is no reason to write. */
+	dmm_store_compact(&swap->store);
 	/* About two pages make one. */
 	nr = 2 * dmm_store_excess(&swap->store);
 	if (nr && !dmm_writeback(swap, nr, DMM_SWAP_RUN))

@@ -906,6 +906,66 @@ DMM_TEST(swapnbd, goes_while_it_detaches)
 }
 
 /*
+ * A policy that is being detached makes no room.  Who needs some waits until it has
+ * gone, or stays: that takes as long as the device does.
+ */
+DMM_TEST(swapnbd, room_while_it_detaches)
+{
+	const uint64_t room = 64, absent = 128;
+	unsigned long ino = self->mem.ino;
+	pthread_t thread;
+
+	begin(_metadata, self, 0, 0);
+	reclaim_all(_metadata, ino);
+	ASSERT_EQ(0, fallocate(self->mem.fd, PUNCH, SIZE - absent * DMM_PAGE,
+			       absent * DMM_PAGE));
+	ASSERT_EQ(0, dmm_pool_set_bytes(ino, "max_bytes", room * DMM_PAGE));
+	/* For the first pages that come back. */
+	self->server.ms = 8000;
+	ASSERT_EQ(0, pthread_create(&thread, NULL, detach_thread, (void *)ino));
+	usleep(500000);
+	self->server.ms = 0;
+	EXPECT_EQ(0, dmm_guest_run(self->guest, 0, DMM_OP_FILL,
+				   DMM_GPA + SIZE - absent * DMM_PAGE, absent, 1));
+	pthread_join(thread, NULL);
+	EXPECT_TRUE(dmm_pool_ok(ino));
+	ASSERT_EQ(0, dmm_pool_set_bytes(ino, "max_bytes", 4 * SIZE));
+	EXPECT_EQ(0, dmm_guest_bad_pages(self->guest, DMM_GPA, PAGES - absent, 1));
+	EXPECT_EQ(0, dmm_guest_bad_pages(self->guest,
+					 DMM_GPA + SIZE - absent * DMM_PAGE,
+					 absent, 1));
+	end(_metadata, self);
+}
+
+static void *advise_thread(void *data)
+{
+	FIXTURE_DATA(swapnbd) *self = data;
+
+	return (void *)(long)posix_fadvise(self->mem.fd, SIZE / 2, SIZE / 2,
+					   POSIX_FADV_DONTNEED);
+}
+
+/* What one wants out does not count for another who wants something else out. */
+DMM_TEST(swapnbd, two_ranges)
+{
+	unsigned long ino = self->mem.ino;
+	pthread_t thread;
+	void *r;
+
+	begin(_metadata, self, 0, 0);
+	/* More than is written at once, so that both wait for what both have. */
+	self->server.ms = 50;
+	ASSERT_EQ(0, pthread_create(&thread, NULL, advise_thread, self));
+	EXPECT_EQ(0, posix_fadvise(self->mem.fd, 0, SIZE / 2, POSIX_FADV_DONTNEED));
+	pthread_join(thread, &r);
+	EXPECT_EQ(NULL, r);
+	self->server.ms = 0;
+	EXPECT_EQ(0, resident(ino));
+	EXPECT_EQ(SIZE, swapped(ino));
+	end(_metadata, self);
+}
+
+/*
  * The server dies: what is on it can't be had, nothing more goes there, and the
  * rest works.  When it is back so is the content.
  */
