@@ -209,15 +209,25 @@ void dmm_batch_hold(struct kvm_dmm_batch *batch, struct kvm_dmm_pool *pool,
 }
 
 /*
- * Take one page out of all processes.  The page lock makes a fault that
- * already looked at the entry finish first.
+ * Take one page that somebody holds out of all processes.  The page lock makes a
+ * fault that already looked at the entry finish first.
+ *
+ * That it is not mapped does not mean that no TLB has it::
+ *
+ *	madvise()			here			another thread
+ *	clears the PTE, mapcount 0				has it in its TLB
+ *	(zaps others)			replaces the page
+ *					a vCPU writes the new
+ *								reads the old one
+ *	flushes
+ *
+ * Until it flushes it holds the page, and unmapping finds that it has yet to.
  */
 static void dmm_unmap_frame(struct kvm_dmm_pool *pool, struct page *page,
 			    pgoff_t index)
 {
 	lock_page(page);
-	if (page_mapped(page))
-		unmap_mapping_pages(pool->inode.i_mapping, index, 1, false);
+	unmap_mapping_pages(pool->inode.i_mapping, index, 1, false);
 	unlock_page(page);
 }
 

@@ -4,6 +4,7 @@
  * as ranges of offsets that have the same, and the check of check.c.
  */
 #include <linux/debugfs.h>
+#include <linux/sched.h>
 #include <linux/seq_file.h>
 
 #include "dmm.h"
@@ -45,6 +46,10 @@ static int dmm_map_show(struct seq_file *m, void *v)
 	unsigned int n;
 
 	xa_for_each(&pool->regions, i, region) {
+		/* It is called again, with more room. */
+		if (seq_has_overflowed(m) || dmm_pool_goes(pool))
+			return 0;
+		cond_resched();
 		if (i != next) {
 			dmm_show_range(m, first, (next << DMM_REGION_SHIFT) - 1,
 				       class);

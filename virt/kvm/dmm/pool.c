@@ -328,7 +328,7 @@ static int dmm_charge_slow(struct kvm_dmm_pool *pool, unsigned long nr,
 		}
 		if (time_after_eq(jiffies, end)) {
 			/* With some on its way no access has failed: see above. */
-			if (!rc.nr_pending)
+			if (!rc.nr_pending && !detach && !dmm_draining(pool))
 				dmm_count(pool, DMM_STAT_limit_failed);
 			r = -ENOMEM;
 			break;
@@ -622,6 +622,12 @@ void kvm_dmm_pool_domain(struct kvm_dmm_pool *pool, char *domain)
 }
 EXPORT_SYMBOL_GPL(kvm_dmm_pool_domain);
 
+/* Has the host less than 1/16 of its memory left? */
+static bool dmm_host_short(void)
+{
+	return si_mem_available() < totalram_pages() / 16;
+}
+
 /**
  * kvm_dmm_short - is memory short, for a pool or for the host?
  * @pool: the pool
@@ -637,7 +643,7 @@ bool kvm_dmm_short(struct kvm_dmm_pool *pool)
 	if (READ_ONCE(pool->max) != ULONG_MAX &&
 	    dmm_used(pool) > max - dmm_margin(max))
 		return true;
-	return si_mem_available() < totalram_pages() / 16;
+	return dmm_host_short();
 }
 EXPORT_SYMBOL_GPL(kvm_dmm_short);
 
@@ -674,6 +680,12 @@ static unsigned long dmm_shrink_count(struct shrinker *shrinker,
 	struct kvm_dmm_pool *pool;
 	unsigned long n = 0;
 
+	/*
+	 * Frames are of any node.  For one that is short, where others have memory,
+	 * kswapd would go on until no pool has anything left to give.
+	 */
+	if (nr_online_nodes > 1 && current_is_kswapd() && !dmm_host_short())
+		return SHRINK_EMPTY;
 	if (!mutex_trylock(&dmm_pools_lock))
 		return 0;
 	list_for_each_entry(pool, &dmm_pools, link)

@@ -8,6 +8,7 @@
  */
 #include <linux/kobject.h>
 #include <linux/mm.h>
+#include <linux/sched/signal.h>
 #include <linux/slab.h>
 #include <linux/sysfs.h>
 
@@ -165,6 +166,8 @@ static ssize_t pinned_bytes_show(struct kvm_dmm_pool *pool, char *buf)
 	u64 e;
 
 	xa_for_each(&pool->regions, i, region) {
+		if (dmm_pool_goes(pool) || fatal_signal_pending(current))
+			return -EINTR;
 		for (k = 0; k < KVM_DMM_REGION_PAGES; k++) {
 			e = READ_ONCE(region->entry[k]);
 			if (dmm_kind(e) != KVM_DMM_FRAME)

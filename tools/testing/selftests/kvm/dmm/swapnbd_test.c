@@ -928,6 +928,7 @@ DMM_TEST(swapnbd, room_while_it_detaches)
 	EXPECT_EQ(0, dmm_guest_run(self->guest, 0, DMM_OP_FILL,
 				   DMM_GPA + SIZE - absent * DMM_PAGE, absent, 1));
 	pthread_join(thread, NULL);
+	EXPECT_EQ(0, dmm_pool_get(ino, "stats/limit_failed"));
 	EXPECT_TRUE(dmm_pool_ok(ino));
 	ASSERT_EQ(0, dmm_pool_set_bytes(ino, "max_bytes", 4 * SIZE));
 	EXPECT_EQ(0, dmm_guest_bad_pages(self->guest, DMM_GPA, PAGES - absent, 1));
