@@ -171,6 +171,17 @@ static void share_forget_all(struct share_pool *share)
 }
 
 /*
+ * What the content of a page is looked up by, or SHARE_ZERO: absent memory is faster
+ * to write, so not if that tells.
+ */
+static u64 share_key(struct share_pool *share, struct page *page, bool safe)
+{
+	u64 hash = share_hash(page, share->seed);
+
+	return safe && hash == SHARE_ZERO ? share->seed & SHARE_HASH : hash;
+}
+
+/*
  * The entry that was found is in @batch, its frame in no page table.
  *
  * Return: False if the next pass shall try again.
@@ -198,7 +209,7 @@ static bool share_join(struct share_pool *share, struct kvm_dmm_batch *batch,
 	case -EINVAL:
 		/* Was it this page that has changed meanwhile, or the other? */
 		page = kvm_dmm_batch_page(batch, found->index);
-		if (share_hash(page, share->seed) == found->hash)
+		if (share_key(share, page, safe) == found->hash)
 			share_drop(found->hash, found->shared);
 		share_count(share, SHARE_COUNT_reject_differs);
 		break;
@@ -305,18 +316,14 @@ static unsigned int share_hash_pages(struct share_pool *share,
 		page = kvm_dmm_batch_page(&batch, base + i);
 		if (!page)
 			continue;
-		hash = share_hash(page, share->seed);
+		hash = share_key(share, page, fresh);
 		region->state[i] |= SHARE_KNOWN;
 		share_count(share, SHARE_COUNT_hashed);
 		found[nr].index = base + i;
 		found[nr].shared = NULL;
 		if (hash == SHARE_ZERO) {
-			if (!fresh) {
-				nr++;
-				continue;
-			}
-			/* Absent memory is faster to write: not if that tells. */
-			hash = share->seed & SHARE_HASH;
+			nr++;
+			continue;
 		}
 		found[nr].hash = hash;
 		found[nr].shared = share_lookup(hash, &batch, base + i,

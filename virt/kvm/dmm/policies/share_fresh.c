@@ -62,13 +62,20 @@ void share_fresh_free(struct share_fresh *fresh)
 	kvfree(fresh);
 }
 
-/* A page that takes the place of a frame. */
-static struct page *share_fresh_get(struct share_fresh *fresh,
-				    struct kvm_dmm_batch *batch, pgoff_t index)
+/**
+ * share_fresh_ready - are there enough pages to choose from?
+ * @fresh: the pages
+ * @batch: batch that has a page whose place one of them may take
+ * @index: its page offset
+ *
+ * Context: May sleep.
+ * Return: True if so.
+ */
+bool share_fresh_ready(struct share_fresh *fresh, struct kvm_dmm_batch *batch,
+		       pgoff_t index)
 {
 	struct page *page;
 	bool effort;
-	u32 i;
 
 	/*
 	 * Where a group is at its limit, the frame whose place the page takes is freed
@@ -87,6 +94,17 @@ static struct page *share_fresh_get(struct share_fresh *fresh,
 		}
 		fresh->page[fresh->nr++] = page;
 	}
+	return fresh->nr > SHARE_FRESH_LEAST;
+}
+
+/* A page that takes the place of a frame. */
+static struct page *share_fresh_get(struct share_fresh *fresh,
+				    struct kvm_dmm_batch *batch, pgoff_t index)
+{
+	struct page *page;
+	u32 i;
+
+	share_fresh_ready(fresh, batch, index);
 	while (fresh->nr > SHARE_FRESH_LEAST) {
 		i = get_random_u32_below(fresh->nr);
 		page = fresh->page[i];

@@ -270,6 +270,12 @@ struct kvm_dmm_shared *share_lookup(u64 hash, struct kvm_dmm_batch *batch,
 	struct kvm_dmm_shared *shared = NULL;
 	struct share_record *record;
 
+	/*
+	 * Whether or not others have the content: where only what they have became
+	 * shared, for want of pages, a write would tell.
+	 */
+	if (fresh && !share_fresh_ready(fresh, batch, index))
+		return ERR_PTR(-ENOMEM);
 	mutex_lock(share_lock(hash));
 	record = share_find(hash);
 	if (record && share_stale(record)) {

@@ -28,6 +28,8 @@ void share_index_exit(void);
 /* share_fresh.c */
 struct share_fresh *share_fresh_create(void);
 void share_fresh_free(struct share_fresh *fresh);
+bool share_fresh_ready(struct share_fresh *fresh, struct kvm_dmm_batch *batch,
+		       pgoff_t index);
 struct kvm_dmm_shared *share_fresh_handle(struct share_fresh *fresh,
 					  struct kvm_dmm_batch *batch,
 					  pgoff_t index);

@@ -394,6 +394,65 @@ DMM_TEST(charge, group_of_moved_frames_at_limit)
 	move_in_group(_metadata, self, 3UL << 20);
 }
 
+/* What is equal to a page of another pool, who must not find out. */
+static bool share_safely(unsigned long ino)
+{
+	return !dmm_pool_set(ino, "policies", "+share") &&
+	       !dmm_pool_set(ino, "domain", "charge") &&
+	       !dmm_pool_set(ino, "share/timing_safe", "1") &&
+	       !dmm_pool_set(ino, "share/full_scan_seconds", "0") &&
+	       !dmm_pool_set(ino, "share/break_blocks", "always");
+}
+
+/*
+ * A group without room for pages to choose from shares nothing: nor what others
+ * have already, by which a write would tell that they have it.
+ */
+DMM_TEST(charge, full_group_shares_nothing)
+{
+	struct dmm_mem other = dmm_mem_create_exact(SIZE);
+	unsigned long ino = self->mem.ino;
+	int status, tries;
+	char max[24];
+
+	if (!make_group())
+		SKIP(return, "no control groups for memory");
+	if (!share_safely(other.ino))
+		SKIP(return, "no policy share");
+	dmm_fill(other.hva, 0, PAGES, 1);
+	for (tries = 0; tries < 600; tries++) {
+		if (dmm_pool_get(other.ino, "shared_bytes") == SIZE)
+			break;
+		usleep(100000);
+	}
+	ASSERT_NE(600, tries);
+
+	ASSERT_EQ(0, write_string(GROUP "/memory.max", "max"));
+	waitpid(write_in_group(self->mem.hva, 1), &status, 0);
+	ASSERT_EQ(0, status);
+	snprintf(max, sizeof(max), "%lu", group_current() + (64UL << 10));
+	ASSERT_EQ(0, write_string(GROUP "/memory.max", max));
+	ASSERT_TRUE(share_safely(ino));
+	for (tries = 0; tries < 600; tries++) {
+		if (dmm_pool_get(ino, "shared_bytes") ||
+		    dmm_pool_get(ino, "share/stats/reject_memory") > PAGES)
+			break;
+		usleep(100000);
+	}
+	EXPECT_NE(600, tries);
+	EXPECT_EQ(0, dmm_pool_get(ino, "shared_bytes"));
+	/* And does when there is room. */
+	ASSERT_EQ(0, write_string(GROUP "/memory.max", "max"));
+	for (tries = 0; tries < 600; tries++) {
+		if (dmm_pool_get(ino, "shared_bytes") == SIZE)
+			break;
+		usleep(100000);
+	}
+	EXPECT_EQ(SIZE, dmm_pool_get(ino, "shared_bytes"));
+	EXPECT_EQ(0, dmm_bad_pages(self->mem.hva, 0, PAGES, 1));
+	dmm_mem_free(&other);
+}
+
 /* Copies of shared frames are charged as frames are. */
 DMM_TEST(charge, group_that_copies)
 {
