@@ -284,7 +284,7 @@ static bool save_state(const char *state, unsigned int seconds)
 {
 	char *part = format("%s.part", state);
 	char *from = quoted(part), *to = quoted(state);
-	char *uri = format("exec:cat >%s && mv %s %s", from, from, to);
+	char *uri = format("exec:umask 077; cat >%s && mv %s %s", from, from, to);
 	bool saved;
 
 	saved = move_state("migrate", uri, state, seconds);
@@ -317,7 +317,7 @@ static bool fork_machine(const char *state, unsigned int seconds,
 {
 	char *run = monitor_ask("query-status", "status");
 	char *saved = format("%s.new", state);
-	bool done;
+	bool done, goes = true;
 	int fd;
 
 	if (!run)
@@ -336,7 +336,9 @@ static bool fork_machine(const char *state, unsigned int seconds,
 	/* When that is done the machine stands still. */
 	done = save_state(saved, seconds) && make_clones(fd, clones);
 	/* What was paused stays so, and its clones begin so. */
-	if (!strcmp(run, "running") && !monitor_try("cont", NULL, NULL))
+	if (!strcmp(run, "running"))
+		goes = monitor_try("cont", NULL, NULL);
+	if (!goes)
 		warnx("the machine does not go on");
 	ignore_shared(false);
 	/* A state of before is of use until there is another one. */
@@ -351,7 +353,7 @@ static bool fork_machine(const char *state, unsigned int seconds,
 	free(saved);
 	free(run);
 	close(fd);
-	return done;
+	return done && goes;
 }
 
 static bool run_clone(const char *state, unsigned int seconds)

@@ -43,7 +43,8 @@ export GIT_AUTHOR_EMAIL GIT_COMMITTER_EMAIL=$GIT_AUTHOR_EMAIL
 # What belongs into a kernel tree, at the paths that it has here.
 our_files() {
 	(cd "$TOP" && find arch include virt Documentation tools/kvm tools/testing/selftests -type f \
-		\( ! -name '.*' -o -name .gitignore \) ! -name '*.orig' ! -name '*.rej' | sort)
+		\( ! -name '.*' -o -name .gitignore \) ! -name '*.orig' ! -name '*.rej' \
+		! -path tools/kvm/dmm/dmm-fork | sort)
 }
 hooks() { (cd "$TOP/patches" && ls 6.12/*.patch selftests/*.patch tree/*.patch); }
 
@@ -308,7 +309,8 @@ check_series() {
 build_steps() {
 	local full=$OUT/patchset-src step rev failed=0 i=0 n=0 value objects file log symbol
 	rm -rf "$full"
-	cp -al "$SRC" "$full"
+	# Another file system has no links to it.
+	cp -al "$SRC" "$full" 2>/dev/null || { rm -rf "$full"; cp -a "$SRC" "$full"; }
 	step=$(git -C "$tree" rev-list --max-parents=0 HEAD)
 	for rev in $step $(git -C "$tree" rev-list --reverse HEAD | sed 1d); do
 		git -C "$tree" checkout -q "$rev"

@@ -216,7 +216,7 @@ run_local() {
 # of SVM lets a guest's interrupt in while the guest has them off, sooner or
 # later, and the guest hangs in a spinlock (also with Debian's own kvm.ko).
 run_emulated() {	# NPT plain|guests
-	local npt=$1 kind=$2 dir where rc name boots=0 hostlog args why limit cut
+	local npt=$1 kind=$2 dir where rc name boots=0 hostlog args why limit cut left
 	where=$kernel/npt=$npt
 	[ "$kernel" != intel ] || where=intel/ept=$npt
 	dir=$(mktemp -d "$OUT/tests.XXXXXX")
@@ -275,7 +275,15 @@ run_emulated() {	# NPT plain|guests
 		name=$(awk '$1 == "test" && $2 == "start" { n = $3 } $1 == "test" && $2 == "end" { n = "" }
 			END { print n }' "$dir/result")
 		case $rc in
-		0|1)	[ -z "$name" ] || die "host.sh lost a test" ;;
+		0|1)	[ -z "$name" ] || die "host.sh lost a test"
+			left=$(awk -v over="$dir/done" 'BEGIN { while ((getline n < over) > 0) done[n] = 1 }
+				!($1 in done) { n++ } END { print n + 0 }' "$dir/dmm/tests")
+			# Unless time was over: silence is failure.
+			if [ "$left" -gt 0 ] && { [ -z "$deadline" ] ||
+			   { [ "$rc" = 1 ] && [ ! -s "$dir/result" ]; }; }; then
+				record "$where" boot 0 1 0 0 "host.sh: status $rc, $left programs have not run"
+			fi
+			;;
 		119)	record "$where" unload 0 1 0 0 "the modules do not unload" ;;
 		120|121|122|123)
 			record "$where" boot 0 1 0 0 "the modules do not load ($rc)"
