@@ -394,12 +394,15 @@ DMM_TEST(charge, group_of_moved_frames_at_limit)
 	move_in_group(_metadata, self, 3UL << 20);
 }
 
-/* What is equal to a page of another pool, who must not find out. */
+/*
+ * What is equal to a page of another pool, who must not find out: so the domain
+ * comes last, or a pass that is on its way shares before it knows.
+ */
 static bool share_safely(unsigned long ino)
 {
 	return !dmm_pool_set(ino, "policies", "+share") &&
-	       !dmm_pool_set(ino, "domain", "charge") &&
 	       !dmm_pool_set(ino, "share/timing_safe", "1") &&
+	       !dmm_pool_set(ino, "domain", "charge") &&
 	       !dmm_pool_set(ino, "share/full_scan_seconds", "0") &&
 	       !dmm_pool_set(ino, "share/break_blocks", "always");
 }
