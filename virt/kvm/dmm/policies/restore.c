@@ -29,6 +29,9 @@
 #define DMM_FILLER_HZ	100
 #define DMM_FILLER_MAX	4096
 
+/* It ends this part of a pool's limit below it. */
+#define DMM_FILLER_DISTANCE	16
+
 /* Failures after which a run ends, for the disk's sake. */
 #define DMM_FILLER_FAILURES	8
 
@@ -242,6 +245,18 @@ static bool dmm_filler_next(struct dmm_restore *restore, pgoff_t *index)
 }
 
 /*
+ * Is a pool so near to its limit that what comes without need would cost what is in
+ * use?  Farther than policies keep it, or they would make room for all of the image.
+ */
+static bool dmm_filler_full(struct kvm_dmm_pool *pool)
+{
+	unsigned long max = kvm_dmm_pool_max(pool);
+
+	return max < kvm_dmm_pool_pages(pool) &&
+	       kvm_dmm_pool_room(pool) <= max / DMM_FILLER_DISTANCE;
+}
+
+/*
  * Bring up to @nr pages back; returns false if there is no point in going on
  * soon: the pool is full, or nothing that is left can be read.
  */
@@ -254,6 +269,8 @@ static bool dmm_filler_run(struct dmm_restore *restore, unsigned long nr)
 	int r;
 
 	while (nr && failed < DMM_FILLER_FAILURES) {
+		if (dmm_filler_full(policy->pool))
+			return false;
 		if (!dmm_filler_next(restore, &index)) {
 			if (wrapped)
 				return false;
