@@ -414,6 +414,8 @@ struct kvm_dmm_shared *kvm_dmm_batch_handle_in(struct kvm_dmm_batch *batch,
 					       pgoff_t index, struct page *to);
 struct page *kvm_dmm_batch_alloc(struct kvm_dmm_batch *batch, pgoff_t index,
 				 gfp_t gfp);
+struct kvm_dmm_shared *kvm_dmm_batch_offered(struct kvm_dmm_batch *batch,
+					     pgoff_t index);
 int kvm_dmm_batch_join(struct kvm_dmm_batch *batch, pgoff_t index,
 		       struct kvm_dmm_shared *shared);
 int kvm_dmm_batch_token_shared(struct kvm_dmm_batch *batch,
@@ -434,6 +436,7 @@ void kvm_dmm_drop_tokens(struct kvm_dmm_policy *policy);
 struct kvm_dmm_shared *kvm_dmm_shared_get(struct kvm_dmm_shared *shared);
 void kvm_dmm_shared_put(struct kvm_dmm_shared *shared);
 bool kvm_dmm_shared_alive(struct kvm_dmm_shared *shared);
+bool kvm_dmm_shared_copies(struct kvm_dmm_shared *shared);
 void kvm_dmm_shared_always_copy(struct kvm_dmm_shared *shared);
 int kvm_dmm_unshare(struct kvm_dmm_pool *pool);
 

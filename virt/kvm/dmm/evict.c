@@ -21,11 +21,16 @@ static int dmm_user_cmp_pool(const void *pool, const struct rb_node *node)
 	return pool < (const void *)p ? -1 : 1;
 }
 
-/*
- * Has anybody a reference or a lock on a shared frame?  As in dmm_batch_freeze(),
- * but processes may have it mapped still.
+/**
+ * dmm_shared_held - has anybody a reference or a lock on a shared frame?
+ * @pool: the pool, which counts it
+ * @page: the frame
+ *
+ * As in dmm_batch_freeze(), but processes may have it mapped still.
+ *
+ * Return: True if so.
  */
-static bool dmm_shared_held(struct kvm_dmm_pool *pool, struct page *page)
+bool dmm_shared_held(struct kvm_dmm_pool *pool, struct page *page)
 {
 	if (!folio_test_mlocked(page_folio(page)) && dmm_only_mapped(page))
 		return false;

@@ -225,6 +225,19 @@ bool kvm_dmm_shared_alive(struct kvm_dmm_shared *shared)
 EXPORT_SYMBOL_GPL(kvm_dmm_shared_alive);
 
 /**
+ * kvm_dmm_shared_copies - do writes to a shared frame always copy?
+ * @shared: the handle
+ *
+ * Context: Any.
+ * Return: True after kvm_dmm_shared_always_copy().
+ */
+bool kvm_dmm_shared_copies(struct kvm_dmm_shared *shared)
+{
+	return READ_ONCE(shared->copy);
+}
+EXPORT_SYMBOL_GPL(kvm_dmm_shared_copies);
+
+/**
  * kvm_dmm_shared_always_copy - let writes to a shared frame take the same time
  * @shared: the handle
  *
@@ -236,7 +249,7 @@ EXPORT_SYMBOL_GPL(kvm_dmm_shared_alive);
 void kvm_dmm_shared_always_copy(struct kvm_dmm_shared *shared)
 {
 	spin_lock(&shared->lock);
-	shared->copy = true;
+	WRITE_ONCE(shared->copy, true);
 	spin_unlock(&shared->lock);
 }
 EXPORT_SYMBOL_GPL(kvm_dmm_shared_always_copy);
@@ -538,27 +551,98 @@ struct page *kvm_dmm_batch_alloc(struct kvm_dmm_batch *batch, pgoff_t index,
 EXPORT_SYMBOL_GPL(kvm_dmm_batch_alloc);
 
 /**
- * kvm_dmm_batch_join - use a shared frame instead of one of one's own
- * @batch: a batch after kvm_dmm_batch_take()
- * @index: page offset; its entry leaves the batch
+ * kvm_dmm_batch_offered - the handle that a shared frame has
+ * @batch: the batch
+ * @index: page offset of an entry added by kvm_dmm_batch_add_shared()
+ *
+ * As kvm_dmm_batch_handle(), but for a frame that clones share among themselves, and
+ * that takes no memory for it.
+ *
+ * Context: Any.
+ * Return: The handle, for kvm_dmm_shared_put(), or NULL.
+ */
+struct kvm_dmm_shared *kvm_dmm_batch_offered(struct kvm_dmm_batch *batch,
+					     pgoff_t index)
+{
+	unsigned int i = index & (KVM_DMM_REGION_PAGES - 1);
+	struct kvm_dmm_shared *shared;
+	u64 e;
+
+	if (!test_bit(i, batch->locked))
+		return NULL;
+	e = dmm_batch_entry(batch, i);
+	if (dmm_kind(e) != KVM_DMM_SHARED)
+		return NULL;
+	shared = dmm_shared_lock(batch->pool, dmm_page(e));
+	if (shared)
+		refcount_inc(&shared->ref);
+	dmm_shared_unlock(batch->pool, shared);
+	return shared;
+}
+EXPORT_SYMBOL_GPL(kvm_dmm_batch_offered);
+
+/*
+ * Leave a shared frame for another one.  Until the entry is set it is a user of
+ * both, and busy, so that nobody who looks for users of either gets it.
+ */
+static int dmm_batch_change(struct kvm_dmm_batch *batch, pgoff_t index,
+			    struct kvm_dmm_shared *shared)
+{
+	unsigned int i = index & (KVM_DMM_REGION_PAGES - 1);
+	struct page *page, *old = dmm_page(dmm_batch_entry(batch, i));
+	struct kvm_dmm_pool *pool = batch->pool;
+	struct kvm_dmm_batch one;
+	int r;
+
+	/* Its own frame stays, as this entry is a user. */
+	if (READ_ONCE(shared->page) == old)
+		return 0;
+	if (dmm_shared_held(pool, old))
+		return -EBUSY;
+	r = dmm_shared_matches(shared, old);
+	if (r)
+		return r;
+	page = dmm_shared_join(shared, pool, index, false);
+	if (IS_ERR(page))
+		return PTR_ERR(page);
+
+	__clear_bit(i, batch->locked);
+	dmm_batch_hold(&one, pool, batch->region, index);
+	dmm_batch_unmap(&one);
+	dmm_shared_leave(batch->region, pool, index, old);
+	dmm_batch_set(&one, index, dmm_mk_shared(page_to_pfn(page)));
+	return 0;
+}
+
+/**
+ * kvm_dmm_batch_join - use a shared frame instead of what there is
+ * @batch: a batch
+ * @index: page offset of a taken frame, or of an entry added by
+ *	kvm_dmm_batch_add_shared(); it leaves the batch
  * @shared: a handle
  *
  * No other entry is locked for it, so it works for any two pools.
  *
  * Context: May sleep.
- * Return: 0; -ENOENT: the entry is not in the batch, or only protected;
- *	-ESTALE: the handle is dead; -EINVAL: the contents differ; -EPERM: the
- *	pools are in different domains; -EMLINK: the frame has as many users as
- *	it can have: share another one; -ENOMEM.  On error the entry stays.
+ * Return: 0, also, for a shared frame, if it was that one; -ENOENT: the entry is
+ *	not in the batch, or only protected; -EBUSY: somebody holds the shared
+ *	frame that is there; -ESTALE: the handle is dead; -EINVAL: the contents
+ *	differ; -EPERM: the pools are in different domains; -EMLINK: the frame has
+ *	as many users as it can have: share another one; -ENOMEM.  On error the
+ *	entry stays.
  */
 int kvm_dmm_batch_join(struct kvm_dmm_batch *batch, pgoff_t index,
 		       struct kvm_dmm_shared *shared)
 {
 	struct page *old = kvm_dmm_batch_page(batch, index);
 	struct kvm_dmm_pool *pool = batch->pool;
+	unsigned int i = index & (KVM_DMM_REGION_PAGES - 1);
 	struct page *page;
 	int r;
 
+	if (test_bit(i, batch->locked) &&
+	    dmm_kind(dmm_batch_entry(batch, i)) == KVM_DMM_SHARED)
+		return dmm_batch_change(batch, index, shared);
 	if (!old || !batch->taken)
 		return -ENOENT;
 	r = dmm_shared_matches(shared, old);

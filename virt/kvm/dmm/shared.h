@@ -134,6 +134,7 @@ static inline bool dmm_uses(struct kvm_dmm_pool *pool, pgoff_t index,
 				    page_to_pfn(page));
 }
 
+bool dmm_shared_held(struct kvm_dmm_pool *pool, struct page *page);
 struct dmm_user *dmm_user_find(struct kvm_dmm_shared *shared,
 			       struct kvm_dmm_pool *pool, pgoff_t index);
 struct kvm_dmm_pool *dmm_find_heir(struct kvm_dmm_shared *shared,

@@ -182,7 +182,8 @@ static u64 share_key(struct share_pool *share, struct page *page, bool safe)
 }
 
 /*
- * The entry that was found is in @batch, its frame in no page table.
+ * The entry that was found is in @batch, its frame in no page table; or it is a
+ * shared frame.
  *
  * Return: False if the next pass shall try again.
  */
@@ -207,9 +208,12 @@ static bool share_join(struct share_pool *share, struct kvm_dmm_batch *batch,
 		share_count(share, SHARE_COUNT_reject_gone);
 		return false;
 	case -EINVAL:
-		/* Was it this page that has changed meanwhile, or the other? */
+		/*
+		 * Was it this page that has changed meanwhile, or the other?  One that
+		 * is a shared frame does not.
+		 */
 		page = kvm_dmm_batch_page(batch, found->index);
-		if (share_key(share, page, safe) == found->hash)
+		if (!page || share_key(share, page, safe) == found->hash)
 			share_drop(found->hash, found->shared);
 		share_count(share, SHARE_COUNT_reject_differs);
 		break;
@@ -222,6 +226,9 @@ static bool share_join(struct share_pool *share, struct kvm_dmm_batch *batch,
 		if (share_seed(share->policy->pool) == share->seed)
 			share_drop(found->hash, found->shared);
 		share_count(share, SHARE_COUNT_reject_domain);
+		return false;
+	case -EBUSY:
+		share_count(share, SHARE_COUNT_reject_busy);
 		return false;
 	default:
 		share_count(share, SHARE_COUNT_reject_memory);
@@ -385,6 +392,46 @@ static void share_forget_gone(struct share_region *region,
 	bitmap_and(region->known, region->known, there, KVM_DMM_REGION_PAGES);
 }
 
+/*
+ * A page that was a shared frame before this domain, or this policy, was there: see
+ * that it is found, or joins what is.
+ *
+ * Return: False if the next pass shall try again.
+ */
+static bool share_look_shared(struct share_pool *share, pgoff_t index)
+{
+	struct kvm_dmm_shared *own = NULL;
+	struct share_found found = { .index = index };
+	struct kvm_dmm_batch batch;
+	struct page *page;
+	bool done = false;
+
+	if (!kvm_dmm_batch_start(&batch, share->policy->pool, index))
+		return false;
+	page = kvm_dmm_batch_add_shared(&batch, index);
+	if (!page)
+		goto end;
+	done = true;
+	/* What clones have in common takes no memory to know who has it. */
+	own = kvm_dmm_batch_offered(&batch, index);
+	if (!own)
+		goto end;
+	found.hash = share_key(share, page, share->fresh);
+	if (found.hash == SHARE_ZERO)
+		goto end;
+	share_count(share, SHARE_COUNT_hashed);
+	found.shared = share_lookup_shared(found.hash, &batch, own, share->fresh);
+	if (IS_ERR(found.shared))
+		done = false;
+	else if (found.shared && found.shared != own)
+		done = share_join(share, &batch, &found, share->fresh);
+end:
+	kvm_dmm_batch_end(&batch);
+	kvm_dmm_shared_put(found.shared);
+	kvm_dmm_shared_put(own);
+	return done;
+}
+
 /* One look at 2 MiB. */
 static void share_scan_region(struct share_pool *share, pgoff_t base)
 {
@@ -415,6 +462,14 @@ static void share_scan_region(struct share_pool *share, pgoff_t base)
 	/* Most pages in most passes: neither written nor resting. */
 	bitmap_andnot(region->known, region->known, written,
 		      KVM_DMM_REGION_PAGES);
+	bitmap_andnot(shared, shared, region->known, KVM_DMM_REGION_PAGES);
+	for_each_set_bit(i, shared, KVM_DMM_REGION_PAGES) {
+		/* What became one here is known. */
+		if (region->state[i] & SHARE_KNOWN ||
+		    share_look_shared(share, base + i))
+			__set_bit(i, region->known);
+		cond_resched();
+	}
 	if (!bitmap_andnot(frames, frames, region->known, KVM_DMM_REGION_PAGES))
 		return;
 	for_each_set_bit(i, frames, KVM_DMM_REGION_PAGES) {

@@ -188,6 +188,18 @@ static struct share_record *share_insert(u64 hash)
 	return record;
 }
 
+/* What the index has for a hash and is good for something; its lock is held. */
+static struct share_record *share_find_good(u64 hash)
+{
+	struct share_record *record = share_find(hash);
+
+	if (record && share_stale(record)) {
+		share_remove(record);
+		record = NULL;
+	}
+	return record;
+}
+
 /* Make a shared frame of a page that is in no batch of the caller. */
 static struct kvm_dmm_shared *share_offer(struct kvm_dmm_pool *pool,
 					  pgoff_t index,
@@ -277,11 +289,7 @@ struct kvm_dmm_shared *share_lookup(u64 hash, struct kvm_dmm_batch *batch,
 	if (fresh && !share_fresh_ready(fresh, batch, index))
 		return ERR_PTR(-ENOMEM);
 	mutex_lock(share_lock(hash));
-	record = share_find(hash);
-	if (record && share_stale(record)) {
-		share_remove(record);
-		record = NULL;
-	}
+	record = share_find_good(hash);
 	if (!record && fresh) {
 		shared = share_disguise(hash, batch, index, fresh);
 	} else if (!record) {
@@ -299,6 +307,44 @@ struct kvm_dmm_shared *share_lookup(u64 hash, struct kvm_dmm_batch *batch,
 	} else {
 		shared = share_promote(record, batch, fresh);
 	}
+	mutex_unlock(share_lock(hash));
+	return shared;
+}
+
+/**
+ * share_lookup_shared - the same for what is a shared frame already
+ * @hash: of the content
+ * @batch: batch that has the page
+ * @own: handle of the frame
+ * @fresh: as for share_lookup(); what did not become a shared frame that way is not
+ *	for others to join
+ *
+ * Context: May sleep.
+ * Return: A handle with a reference, maybe @own; NULL: nothing so far; or an error,
+ *	to try again.
+ */
+struct kvm_dmm_shared *share_lookup_shared(u64 hash, struct kvm_dmm_batch *batch,
+					   struct kvm_dmm_shared *own,
+					   struct share_fresh *fresh)
+{
+	struct kvm_dmm_shared *shared = NULL;
+	struct share_record *record;
+
+	mutex_lock(share_lock(hash));
+	record = share_find_good(hash);
+	if (record && record->shared)
+		shared = kvm_dmm_shared_get(record->shared);
+	else if (record)
+		shared = share_promote(record, batch, fresh);
+	else if (!fresh || kvm_dmm_shared_copies(own))
+		record = share_insert(hash);
+	else
+		goto unlock;
+	if (!record)
+		shared = ERR_PTR(-ENOMEM);
+	else if (!shared)
+		record->shared = kvm_dmm_shared_get(own);
+unlock:
 	mutex_unlock(share_lock(hash));
 	return shared;
 }

@@ -18,6 +18,9 @@ u64 share_hash(struct page *page, u64 seed);
 struct kvm_dmm_shared *share_lookup(u64 hash, struct kvm_dmm_batch *batch,
 				    pgoff_t index, struct share_record **slot,
 				    struct share_fresh *fresh);
+struct kvm_dmm_shared *share_lookup_shared(u64 hash, struct kvm_dmm_batch *batch,
+					   struct kvm_dmm_shared *own,
+					   struct share_fresh *fresh);
 struct kvm_dmm_shared *share_match(u64 hash);
 void share_drop(u64 hash, struct kvm_dmm_shared *shared);
 void share_forget(struct share_record **slot);

@@ -296,6 +296,66 @@ DMM_TEST(sharing, domains)
 	dmm_mem_free(&other);
 }
 
+/*
+ * What became one before two pools came into one domain becomes one with what the
+ * other has, which it has @each times.
+ */
+static void domain_later(struct __test_metadata *_metadata,
+			 FIXTURE_DATA(sharing) *self, unsigned int each,
+			 const char *safe)
+{
+	struct dmm_mem other = dmm_mem_create_exact(SIZE);
+	const uint64_t n = each * 300;
+
+	share_on(&other);
+	ASSERT_EQ(0, dmm_pool_set(self->mem.ino, "share/timing_safe", safe));
+	ASSERT_EQ(0, dmm_pool_set(other.ino, "share/timing_safe", safe));
+	ASSERT_EQ(0, dmm_pool_set(other.ino, "domain", "one"));
+	same_content(&self->mem, 0, 600, 300);
+	same_content(&other, 100, n, 300);
+	passes(&self->mem, 3);
+	passes(&other, 3);
+	EXPECT_EQ(300 * DMM_PAGE, resident(&self->mem));
+	EXPECT_EQ(300 * DMM_PAGE, resident(&other));
+
+	ASSERT_EQ(0, dmm_pool_set(self->mem.ino, "domain", "one"));
+	passes(&self->mem, 3);
+	passes(&other, 2);
+	EXPECT_EQ(300 * DMM_PAGE, resident(&self->mem) + resident(&other));
+	EXPECT_EQ(600 * DMM_PAGE, shared(&self->mem));
+	EXPECT_EQ(n * DMM_PAGE, shared(&other));
+	EXPECT_TRUE(dmm_pool_ok(self->mem.ino));
+	EXPECT_TRUE(dmm_pool_ok(other.ino));
+	EXPECT_EQ(0, bad_content(&self->mem, 0, 600, 300));
+	EXPECT_EQ(0, bad_content(&other, 100, n, 300));
+
+	/* And is everybody's own again. */
+	ASSERT_EQ(0, dmm_pool_set(other.ino, "domain", "two"));
+	passes(&other, 3);
+	EXPECT_EQ(300 * DMM_PAGE, resident(&self->mem));
+	EXPECT_EQ(300 * DMM_PAGE, resident(&other));
+	dmm_guest_fill(self->guest, DMM_GPA, 300, 7);
+	EXPECT_EQ(0, bad_content(&self->mem, 300, 300, 300));
+	EXPECT_EQ(0, bad_content(&other, 100, n, 300));
+	EXPECT_TRUE(dmm_pool_ok(self->mem.ino));
+	dmm_mem_free(&other);
+}
+
+DMM_TEST(sharing, domain_later_single)
+{
+	domain_later(_metadata, self, 1, "0");
+}
+
+DMM_TEST(sharing, domain_later_both)
+{
+	domain_later(_metadata, self, 2, "0");
+}
+
+DMM_TEST(sharing, domain_later_timing_safe)
+{
+	domain_later(_metadata, self, 1, "1");
+}
+
 DMM_TEST(sharing, unmerge)
 {
 	same_content(&self->mem, 0, PAGES, 4);
