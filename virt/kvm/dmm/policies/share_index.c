@@ -414,14 +414,14 @@ void share_forget(struct share_record **slot)
 #define SHARE_SWEEP_BATCH	1024
 
 /*
- * Look at all records: drop those of frames that are gone, and return whether there
- * were any.  What is in a bucket behind one that is dropped may be missed.
+ * Look at all records: drop those of frames that are gone, and return how many.
+ * What is in a bucket behind one that is dropped may be missed.
  */
-static bool share_sweep_once(void)
+static unsigned long share_sweep_once(void)
 {
 	struct rhashtable_iter iter;
 	struct share_record *record;
-	bool dropped = false;
+	unsigned long dropped = 0;
 	unsigned int n = 0;
 	u64 hash;
 
@@ -446,7 +446,7 @@ static bool share_sweep_once(void)
 		if (record && record->shared &&
 		    !kvm_dmm_shared_alive(record->shared)) {
 			share_remove(record);
-			dropped = true;
+			dropped++;
 		}
 		mutex_unlock(share_lock(hash));
 		cond_resched();
@@ -457,15 +457,20 @@ static bool share_sweep_once(void)
 	return dropped;
 }
 
-/* How often the index is swept, in seconds. */
+/* How often the index is swept, in seconds, for this part of a CPU at most. */
 #define SHARE_SWEEP	60
+#define SHARE_SWEEP_REST	20
+/* How often at once, if more than this part of the records was dropped. */
 #define SHARE_SWEEP_TRIES	4
+#define SHARE_SWEEP_PART	16
 
 static void share_sweep_work(struct work_struct *work);
 static DECLARE_DEFERRABLE_WORK(share_sweeper, share_sweep_work);
 
 /**
  * share_sweep - see that records of frames that are gone are dropped in a minute
+ *
+ * Or so: with very many it takes longer than to rest from the last time.
  *
  * Once begun it goes on as long as there are records: frames go when no pool has
  * the policy any more, too.
@@ -480,12 +485,17 @@ void share_sweep(void)
 static void share_sweep_work(struct work_struct *work)
 {
 	unsigned int tries = SHARE_SWEEP_TRIES;
+	unsigned long begin = jiffies;
 
 	/* What was missed is, mostly, not missed again; and frames go all the time. */
-	while (tries-- && share_sweep_once())
+	while (tries-- && share_sweep_once() * SHARE_SWEEP_PART >
+			  atomic_read(&share_table.nelems))
 		;
+	/* Not earlier for a pass that has ended meanwhile. */
 	if (atomic_read(&share_table.nelems))
-		share_sweep();
+		mod_delayed_work(system_unbound_wq, &share_sweeper,
+				 max_t(unsigned long, SHARE_SWEEP * HZ,
+				       (jiffies - begin) * SHARE_SWEEP_REST));
 }
 
 static void share_free_record(void *ptr, void *arg)
