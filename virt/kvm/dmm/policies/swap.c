@@ -257,7 +257,7 @@ static int dmm_swap_fetch(struct kvm_dmm_policy *policy, u64 token,
 		/*
 		 * Migration and dumps read everything once, and what came with
 		 * another page was not accessed: that says nothing about what
-		 * the guest uses.  Let the page go when it is passed next,
+		 * the guest uses.  Let the page go in the next revolution,
 		 * unless the guest has accessed it by then.
 		 */
 		dmm_age_become(&swap->age, &region->state[i], DMM_AGE_INACTIVE);
