@@ -264,6 +264,7 @@ run_emulated() {	# NPT plain|guests
 		rc=0
 		: >"$dir/result"
 		"$DMM/host.sh" "${args[@]}" -- /dmm/run-tests || rc=$?
+		[ "$rc" != 130 ] || exit 130	# ^C, which is meant for all
 		awk -v where="$where" '$1 == "test" && $2 == "end" {
 			sub(/^test end/, where); print }' "$dir/result" >>"$results"
 		awk -v where="$where" '$1 == "test" && $2 == "again" {
