@@ -93,24 +93,26 @@ static bool is_one_of(const uint64_t *pfn, uint64_t entry)
  */
 static unsigned int fail_in_stock(FIXTURE_DATA(alloc) *self, uint64_t *next)
 {
+	void *given = self->mem.hva + *next * DMM_PAGE;
 	uint64_t pfn[GIVEN], entry = 0, base = *next, i;
 	unsigned int kept = 0;
 	char buf[32];
 	int r;
 
-	dmm_fill(self->mem.hva, base, GIVEN, 1);
-	dmm_pagemap(self->mem.hva + base * DMM_PAGE, GIVEN, pfn);
+	dmm_fill(given, base, GIVEN, 1);
+	dmm_pagemap(given, GIVEN, pfn);
 	for (i = 0; i < GIVEN; i++)
 		pfn[i] &= DMM_PAGEMAP_PFN;
-	if (fallocate(self->mem.fd, PUNCH, base * DMM_PAGE, GIVEN * DMM_PAGE))
-		return 0;
-	while (!is_one_of(pfn, entry)) {
+	TEST_ASSERT(!fallocate(self->mem.fd, PUNCH, base * DMM_PAGE,
+			       GIVEN * DMM_PAGE), "No holes can be made");
+	do {
 		if (*next == base + 2 * GIVEN)
 			return 0;
-		dmm_fill(self->mem.hva, *next, 1, 2);
-		dmm_pagemap(self->mem.hva + *next * DMM_PAGE, 1, &entry);
+		given = self->mem.hva + *next * DMM_PAGE;
+		dmm_fill(given, *next, 1, 2);
+		dmm_pagemap(given, 1, &entry);
 		++*next;
-	}
+	} while (!is_one_of(pfn, entry));
 	for (i = 0; i < GIVEN; i++) {
 		if (pfn[i] == (entry & DMM_PAGEMAP_PFN))
 			continue;
@@ -131,8 +133,9 @@ DMM_TEST(alloc, poisoned_in_stock)
 		SKIP(return, "memory cannot be made to fail");
 	ASSERT_EQ(0, run_on(0));
 	/* Others on this CPU take and give pages, too. */
-	while (!fail_in_stock(self, &next))
+	while (!fail_in_stock(self, &next)) {
 		ASSERT_GT(PAGES - 4 * GIVEN, next);
+	}
 	for (i = next; i < next + 2 * GIVEN; i++)
 		ASSERT_EQ(DMM_PAGE, pwrite(self->mem.fd, self->others, DMM_PAGE,
 					   i * DMM_PAGE));
