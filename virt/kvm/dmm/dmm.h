@@ -142,6 +142,8 @@ struct dmm_stats {
  * @family: the files cloned from each other of which this is one, or NULL;
  *	protected by dmm_family_mutex; set once
  * @kin: in the list of the family; protected by its lock
+ * @heir: member of the family that was charged for a frame of this pool last, or
+ *	NULL; protected by its lock
  * @put_work: gives the last reference of the file back
  * @put_dir: the directory that the file was in, for @put_work
  * @link: in the list of all pools; protected by dmm_pools_lock
@@ -190,6 +192,7 @@ struct kvm_dmm_pool {
 	bool moving;
 	struct dmm_family *family;
 	struct list_head kin;
+	struct kvm_dmm_pool *heir;
 	struct work_struct put_work;
 	struct inode *put_dir;
 	struct list_head link;

@@ -237,6 +237,7 @@ unlock:
 void dmm_family_leave(struct kvm_dmm_pool *pool)
 {
 	struct dmm_family *family = pool->family;
+	struct kvm_dmm_pool *kin;
 	bool last;
 
 	if (!family)
@@ -244,6 +245,9 @@ void dmm_family_leave(struct kvm_dmm_pool *pool)
 	mutex_lock(&dmm_family_mutex);
 	spin_lock(&family->lock);
 	list_del(&pool->kin);
+	list_for_each_entry(kin, &family->pools, kin)
+		if (kin->heir == pool)
+			kin->heir = NULL;
 	last = list_empty(&family->pools);
 	spin_unlock(&family->lock);
 	mutex_unlock(&dmm_family_mutex);

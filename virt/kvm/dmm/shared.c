@@ -328,7 +328,8 @@ static struct kvm_dmm_shared *dmm_shared_of(struct kvm_dmm_pool *pool,
 	new->family = pool->family;
 	new->index = index;
 	new->charged = dmm_light_charged(page);
-	set_page_private(page, (unsigned long)new);
+	/* Who finds the handle takes its lock, not the family's. */
+	smp_store_release(&page->private, (unsigned long)new);
 	dmm_shared_unlock(pool, NULL);
 	return new;
 }
@@ -711,34 +712,51 @@ static void dmm_clear_entry(u64 *entry)
 		;
 }
 
-/* Heirs that are looked at for one with room. */
+/* Heirs that are looked at for one with room, and members before a guess. */
 #define DMM_HEIRS	8U
+
+static bool dmm_has_room(struct kvm_dmm_pool *pool)
+{
+	return dmm_used(pool) < dmm_max(pool);
+}
 
 /*
  * A member of @family but @pool whose entry at @index uses the frame, and can be
  * charged for it: one below its limit, if that is easily found.  The next time
  * somebody else is.
+ *
+ * In a large family nearly all may have written what they once had in common, and
+ * a clone of one of them is the only one that uses the frame: then it uses the next
+ * one as well.
  */
 static struct kvm_dmm_pool *dmm_find_kin(struct dmm_family *family,
 					 struct kvm_dmm_pool *pool,
 					 pgoff_t index, struct page *page)
 {
-	struct kvm_dmm_pool *kin, *heir = NULL;
-	unsigned int n = 0;
+	struct kvm_dmm_pool *kin, *guess = NULL, *heir = NULL;
+	unsigned int n = 0, looked = 0;
 	bool room;
 
 	lockdep_assert_held(&family->lock);
+	/* It may use what another family has cloned. */
+	if (pool->family == family)
+		guess = pool->heir;
 	list_for_each_entry(kin, &family->pools, kin) {
-		if (kin == pool || !dmm_uses(kin, index, page))
-			continue;
-		room = dmm_used(kin) < dmm_max(kin);
-		if (room || !heir)
-			heir = kin;
-		if (room || ++n == DMM_HEIRS)
-			break;
+		if (kin != pool && dmm_uses(kin, index, page)) {
+			room = dmm_has_room(kin);
+			if (room || !heir)
+				heir = kin;
+			if (room || ++n == DMM_HEIRS)
+				break;
+		}
+		if (++looked == DMM_HEIRS && !heir && guess &&
+		    dmm_uses(guess, index, page) && dmm_has_room(guess))
+			return guess;
 	}
 	if (heir)
 		list_move_tail(&heir->kin, &family->pools);
+	if (heir && pool->family == family)
+		pool->heir = heir;
 	return heir;
 }
 
@@ -889,6 +907,9 @@ static bool dmm_must_copy(struct kvm_dmm_pool *pool, pgoff_t index,
 	first = rb_first(&shared->users);
 	last = rb_last(&shared->users);
 	copy = first;
+	/* What clones alone have left of it stays theirs, if others may find it or not. */
+	if (!copy && !foreign)
+		shared->mixed = true;
 	/* The tree is in the order of pools. */
 	if (copy && foreign)
 		copy = rb_entry(first, struct dmm_user, node)->pool != pool ||

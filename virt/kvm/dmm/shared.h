@@ -42,7 +42,8 @@ struct dmm_family {
  * @family: see @nr_kin
  * @index: see @nr_kin
  * @charged: the pool that is charged for the frame, one of the users'
- * @mixed: has users in different domains, by cloning: nobody may join
+ * @mixed: has users in different domains, by cloning, or a pool of which nothing is
+ *	to be merged: nobody may join
  * @copy: a write copies, for the last user, too
  *
  * A user is added by who owns the entry that becomes one, and removed only by

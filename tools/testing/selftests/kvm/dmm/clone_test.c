@@ -853,6 +853,44 @@ DMM_TEST(clone, full_source_writes)
 	dmm_mem_free(&copy);
 }
 
+/*
+ * A family in which nearly all have nothing of what they had in common any more, and
+ * who writes shares with the last of it, which goes and is followed by another.
+ */
+DMM_TEST(clone, large_family)
+{
+	enum { N = 24 };
+	struct dmm_mem clone[N], last, *writer = &clone[N / 2];
+	unsigned int i;
+
+	dmm_fill(self->mem.hva, 0, PAGES, 1);
+	for (i = 0; i < N; i++) {
+		clone[i] = dmm_mem_create_exact(SIZE);
+		ASSERT_EQ(0, reflink(&clone[i], &self->mem));
+		ASSERT_EQ(0, fallocate(clone[i].fd, FALLOC_FL_PUNCH_HOLE |
+				       FALLOC_FL_KEEP_SIZE, 0, SIZE));
+	}
+	dmm_fill(writer->hva, 0, PAGES, 2);
+	for (i = 2; i < 5; i++) {
+		last = dmm_mem_create_exact(SIZE);
+		ASSERT_EQ(0, reflink(&last, writer));
+		EXPECT_EQ(0, resident(&last));
+		dmm_fill(writer->hva, 0, PAGES, i + 1);
+		EXPECT_EQ(SIZE, resident(&last));
+		EXPECT_EQ(SIZE, resident(writer));
+		EXPECT_EQ(0, dmm_bad_pages(last.hva, 0, PAGES, i));
+		EXPECT_EQ(0, dmm_bad_pages(writer->hva, 0, PAGES, i + 1));
+		EXPECT_TRUE(dmm_pool_ok(last.ino));
+		dmm_mem_free(&last);
+		EXPECT_TRUE(dmm_pool_gone(last.ino));
+	}
+	EXPECT_TRUE(dmm_pool_ok(writer->ino));
+	for (i = 0; i < N; i++)
+		dmm_mem_free(&clone[i]);
+	EXPECT_EQ(SIZE, resident(&self->mem));
+	EXPECT_EQ(0, dmm_bad_pages(self->mem.hva, 0, PAGES, 1));
+}
+
 /* What somebody leaves is charged to those who have room, and not all to one. */
 DMM_TEST(clone, heirs_with_room)
 {

@@ -763,6 +763,44 @@ DMM_TEST(sharing, cloned_timing_safe)
 	EXPECT_EQ(1, cow);
 }
 
+/*
+ * Of a pool that the policy has left nothing is merged any more: nor what it shares
+ * with a clone only, which another clone had in another way meanwhile.
+ */
+DMM_TEST(sharing, cloned_and_left)
+{
+	struct dmm_mem clone = dmm_mem_create_exact(SIZE);
+	struct dmm_mem again = dmm_mem_create_exact(SIZE);
+	struct dmm_mem other = dmm_mem_create_exact(SIZE);
+	enum { N = 64 };
+
+	ASSERT_EQ(0, dmm_pool_set(self->mem.ino, "share/run", "0"));
+	ASSERT_EQ(0, dmm_pool_set(self->mem.ino, "domain", "one"));
+	ASSERT_EQ(0, dmm_pool_set(clone.ino, "domain", "one"));
+	ASSERT_EQ(0, dmm_pool_set(again.ino, "domain", "one"));
+	ASSERT_EQ(0, dmm_pool_set(other.ino, "domain", "one"));
+	dmm_fill(self->mem.hva, 0, N, 1);
+	ASSERT_EQ(0, ioctl(clone.fd, FICLONE, self->mem.fd));
+	ASSERT_EQ(0, ioctl(again.fd, FICLONE, self->mem.fd));
+	ASSERT_EQ(0, ioctl(again.fd, FICLONE, self->mem.fd));
+	dmm_fill(again.hva, 0, N, 2);
+	ASSERT_EQ(0, dmm_pool_set(self->mem.ino, "share/run", "1"));
+	passes(&self->mem, 2);
+	ASSERT_EQ(0, dmm_pool_set(self->mem.ino, "policies", "-share"));
+
+	share_on(&other);
+	dmm_fill(other.hva, 0, N, 1);
+	passes(&other, 3);
+	EXPECT_EQ(0, shared(&other));
+	EXPECT_EQ(N * DMM_PAGE, resident(&other));
+	EXPECT_EQ(N * DMM_PAGE, shared(&self->mem));
+	EXPECT_TRUE(dmm_pool_ok(self->mem.ino));
+	EXPECT_EQ(0, dmm_bad_pages(clone.hva, 0, N, 1));
+	dmm_mem_free(&other);
+	dmm_mem_free(&again);
+	dmm_mem_free(&clone);
+}
+
 /* Objects in a slab of the kernel; less than 0: unknown. */
 static long slab_objects(const char *slab)
 {
