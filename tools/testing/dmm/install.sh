@@ -174,13 +174,17 @@ prune() {
 
 do_uninstall() {
 	local other left=
-	[ -d "$to" ] || die "nothing of kvm-dmm is installed for $rel"
-	rm -f "$to"/kvm.ko "$to"/kvm-amd.ko "$to"/kvm-intel.ko "$to"/kvm-dmm-*.ko
-	prune "$to"
-	index
 	for other in "$DESTDIR"/lib/modules/*/updates/kvm-dmm; do
-		[ ! -d "$other" ] || left=$other
+		[ ! -d "$other" ] || [ "$other" = "$to" ] || left=$other
 	done
+	# The kernel may have been removed before, and the modules with it.
+	[ -d "$to" ] || { [ -z "$left" ] && [ -L "$wants" ]; } ||
+		die "nothing of kvm-dmm is installed for $rel"
+	if [ -d "$to" ]; then
+		rm -f "$to"/kvm.ko "$to"/kvm-amd.ko "$to"/kvm-intel.ko "$to"/kvm-dmm-*.ko
+		prune "$to"
+	fi
+	index
 	if [ -n "$left" ]; then
 		say KEEP "the unit and the list of modules, because of $left"
 	else
