@@ -161,7 +161,7 @@ static uint64_t first_pass(const char *tunable, const char *value,
 	dmm_fill(mem.hva, 0, PAGES, 1);
 	begin = dmm_now_ms();
 	dmm_pool_set(mem.ino, "share/run", "1");
-	for (tries = 0; tries < 10000 && !passed; tries++) {
+	for (tries = 0; tries < 30000 && !passed; tries++) {
 		usleep(10000);
 		if (count(&mem, "hashed") >= PAGES)
 			passed = dmm_now_ms() - begin;
