@@ -551,6 +551,19 @@ struct page *kvm_dmm_batch_alloc(struct kvm_dmm_batch *batch, pgoff_t index,
 }
 EXPORT_SYMBOL_GPL(kvm_dmm_batch_alloc);
 
+/* The frame of an entry added by kvm_dmm_batch_add_shared(), or NULL. */
+static struct page *dmm_batch_shared_page(struct kvm_dmm_batch *batch,
+					  pgoff_t index)
+{
+	unsigned int i = index & (KVM_DMM_REGION_PAGES - 1);
+	u64 e;
+
+	if (!test_bit(i, batch->locked))
+		return NULL;
+	e = dmm_batch_entry(batch, i);
+	return dmm_kind(e) == KVM_DMM_SHARED ? dmm_page(e) : NULL;
+}
+
 /**
  * kvm_dmm_batch_offered - the handle that a shared frame has
  * @batch: the batch
@@ -565,16 +578,12 @@ EXPORT_SYMBOL_GPL(kvm_dmm_batch_alloc);
 struct kvm_dmm_shared *kvm_dmm_batch_offered(struct kvm_dmm_batch *batch,
 					     pgoff_t index)
 {
-	unsigned int i = index & (KVM_DMM_REGION_PAGES - 1);
+	struct page *page = dmm_batch_shared_page(batch, index);
 	struct kvm_dmm_shared *shared;
-	u64 e;
 
-	if (!test_bit(i, batch->locked))
+	if (!page)
 		return NULL;
-	e = dmm_batch_entry(batch, i);
-	if (dmm_kind(e) != KVM_DMM_SHARED)
-		return NULL;
-	shared = dmm_shared_lock(batch->pool, dmm_page(e));
+	shared = dmm_shared_lock(batch->pool, page);
 	if (shared)
 		refcount_inc(&shared->ref);
 	dmm_shared_unlock(batch->pool, shared);
@@ -583,15 +592,28 @@ struct kvm_dmm_shared *kvm_dmm_batch_offered(struct kvm_dmm_batch *batch,
 EXPORT_SYMBOL_GPL(kvm_dmm_batch_offered);
 
 /*
- * Leave a shared frame for another one.  Until the entry is set it is a user of
- * both, and busy, so that nobody who looks for users of either gets it.
+ * Leave a shared frame for another one::
+ *
+ *	here				a fault, or who evicts one of the frames
+ *	----				----------------------------------------
+ *	(the entry is busy)
+ *	a. nobody holds the old frame
+ *	b. join the new one
+ *					1. finds this user of either: busy, leaves it
+ *	c. out of all page tables
+ *					2. a fault waits for d
+ *	d. leave the old one, set
+ *
+ * Who gets a reference between a and c reads the old frame, which nobody writes as
+ * long as it is shared or held: as behind a copy on write.  With b begun nothing
+ * fails any more, so a detach, or a kill, finds the entry with one or the other.
  */
 static int dmm_batch_change(struct kvm_dmm_batch *batch, pgoff_t index,
-			    struct kvm_dmm_shared *shared)
+			    struct page *old, struct kvm_dmm_shared *shared)
 {
 	unsigned int i = index & (KVM_DMM_REGION_PAGES - 1);
-	struct page *page, *old = dmm_page(dmm_batch_entry(batch, i));
 	struct kvm_dmm_pool *pool = batch->pool;
+	struct page *page;
 	struct kvm_dmm_batch one;
 	int r;
 
@@ -637,13 +659,12 @@ int kvm_dmm_batch_join(struct kvm_dmm_batch *batch, pgoff_t index,
 {
 	struct page *old = kvm_dmm_batch_page(batch, index);
 	struct kvm_dmm_pool *pool = batch->pool;
-	unsigned int i = index & (KVM_DMM_REGION_PAGES - 1);
 	struct page *page;
 	int r;
 
-	if (test_bit(i, batch->locked) &&
-	    dmm_kind(dmm_batch_entry(batch, i)) == KVM_DMM_SHARED)
-		return dmm_batch_change(batch, index, shared);
+	page = dmm_batch_shared_page(batch, index);
+	if (page)
+		return dmm_batch_change(batch, index, page, shared);
 	if (!old || !batch->taken)
 		return -ENOENT;
 	r = dmm_shared_matches(shared, old);
@@ -894,7 +915,10 @@ int dmm_shared_copy(struct kvm_dmm_region *region, struct kvm_dmm_pool *pool,
 	return 0;
 }
 
-/* Is the frame of a busy entry to be separated?  See dmm_unshare(). */
+/*
+ * Is the frame of a busy entry to be separated?  See dmm_unshare().  If not, as only
+ * clones have it, nobody joins it from now on.
+ */
 static bool dmm_must_copy(struct kvm_dmm_pool *pool, pgoff_t index,
 			  struct page *page, bool foreign)
 {
@@ -907,7 +931,6 @@ static bool dmm_must_copy(struct kvm_dmm_pool *pool, pgoff_t index,
 	first = rb_first(&shared->users);
 	last = rb_last(&shared->users);
 	copy = first;
-	/* What clones alone have left of it stays theirs, if others may find it or not. */
 	if (!copy && !foreign)
 		shared->mixed = true;
 	/* The tree is in the order of pools. */

@@ -332,19 +332,17 @@ struct kvm_dmm_shared *share_lookup_shared(u64 hash, struct kvm_dmm_batch *batch
 
 	mutex_lock(share_lock(hash));
 	record = share_find_good(hash);
-	if (record && record->shared)
+	if (record && record->shared) {
 		shared = kvm_dmm_shared_get(record->shared);
-	else if (record)
+	} else if (record) {
 		shared = share_promote(record, batch, fresh);
-	else if (!fresh || kvm_dmm_shared_copies(own))
+	} else if (!fresh || kvm_dmm_shared_copies(own)) {
 		record = share_insert(hash);
-	else
-		goto unlock;
-	if (!record)
-		shared = ERR_PTR(-ENOMEM);
-	else if (!shared)
-		record->shared = kvm_dmm_shared_get(own);
-unlock:
+		if (record)
+			record->shared = kvm_dmm_shared_get(own);
+		else
+			shared = ERR_PTR(-ENOMEM);
+	}
 	mutex_unlock(share_lock(hash));
 	return shared;
 }

@@ -466,7 +466,7 @@ DMM_TEST(restore, detach)
 	EXPECT_EQ(0, dmm_guest_bad_pages(self->guest, DMM_GPA, PAGES, 1));
 }
 
-/* With less room than the image takes, the worker leaves off at the limit. */
+/* With less room than the image takes, the worker leaves off before the limit. */
 DMM_TEST(restore, limit)
 {
 	const uint64_t max = SIZE / 4, full = max - max / 16;
