@@ -249,38 +249,67 @@ DMM_TEST(token, reclaim_under_load)
 	EXPECT_NE(0, dmm_pool_get(self->mem.ino, "stats/fetch"));
 }
 
-/* Reclaim against a host process that writes to the same pages. */
+/**
+ * struct counter - who writes to pages, round after round, until told to stop
+ * @mem: where
+ * @rounds: as many are done
+ * @bad: pages that did not hold what the round before had written
+ * @stop: set by who has enough of it
+ */
+struct counter {
+	struct dmm_mem *mem;
+	volatile uint64_t rounds;
+	uint64_t bad;
+	volatile bool stop;
+};
+
 static void *host_counter(void *arg)
 {
-	struct dmm_mem *mem = arg;
+	struct counter *counter = arg;
 	volatile uint64_t *word;
-	uint64_t round, i, bad = 0;
+	uint64_t i;
 
-	for (round = 0; round < 40; round++) {
+	while (!counter->stop) {
 		for (i = 0; i < 256; i++) {
-			word = mem->hva + i * DMM_PAGE;
-			bad += *word != round;
-			*word = round + 1;
+			word = counter->mem->hva + i * DMM_PAGE;
+			counter->bad += *word != counter->rounds;
+			*word = counter->rounds + 1;
 		}
+		counter->rounds++;
 	}
-	return (void *)bad;
+	return NULL;
 }
 
+/* Two more of them: the second has begun behind all that was before. */
+static bool two_rounds(const struct counter *counter)
+{
+	uint64_t end = counter->rounds + 2;
+	int tries;
+
+	for (tries = 0; counter->rounds < end && tries < 30000; tries++)
+		usleep(1000);
+	return counter->rounds >= end;
+}
+
+/* Reclaim against a host process that writes to the same pages. */
 DMM_TEST(token, reclaim_under_host_load)
 {
+	struct counter counter = { .mem = &self->mem };
 	pthread_t thread;
-	void *bad;
 	int i;
 
-	ASSERT_EQ(0, pthread_create(&thread, NULL, host_counter, &self->mem));
+	ASSERT_EQ(0, pthread_create(&thread, NULL, host_counter, &counter));
+	EXPECT_TRUE(two_rounds(&counter));
 	for (i = 0; i < 100; i++)
 		dmm_pool_set_bytes(self->mem.ino, "reclaim", SIZE);
-	pthread_join(thread, &bad);
-	EXPECT_EQ(NULL, bad);
+	EXPECT_TRUE(two_rounds(&counter));
+	counter.stop = true;
+	pthread_join(thread, NULL);
+	EXPECT_EQ(0, counter.bad);
 	EXPECT_NE(0, dmm_pool_get(self->mem.ino, "stats/token"));
 	EXPECT_NE(0, dmm_pool_get(self->mem.ino, "stats/fetch"));
 	EXPECT_EQ(0, dmm_guest_run(self->guest, 0, DMM_OP_READ, DMM_GPA, 256, 0));
-	EXPECT_EQ(256 * 40, self->guest->cpu[0].cmd->result);
+	EXPECT_EQ(256 * counter.rounds, self->guest->cpu[0].cmd->result);
 }
 
 static void *shrink_main(void *arg)

@@ -46,6 +46,7 @@ static struct place places[PLACES];
  * That of the last VM runs a guest of its guest.
  */
 static struct vcpu vcpus[] = { { 0, 0 }, { 0, 1 }, { 1, 0 }, { 2, 0 } };
+static bool keep_vms;
 
 static void add_slot(struct place *place, int at)
 {
@@ -152,7 +153,7 @@ static void vcpu_op(void *arg)
 	struct torture_range range;
 	struct place *place;
 
-	if (vcpu->vm && !torture_rand(100))
+	if (vcpu->vm && !torture_rand(100) && !keep_vms)
 		remake_vm(vcpu->vm);
 	do {
 		place = &places[torture_rand(PLACES)];
@@ -388,7 +389,8 @@ static void print_guests(void)
 
 static void usage(const char *name)
 {
-	printf("usage: %s [-s SEED] [-t SECONDS] [-v]\n"
+	printf("usage: %s [-k] [-s SEED] [-t SECONDS] [-v]\n"
+	       "  -k  keep the VMs instead of making some anew at times\n"
 	       "  -s  for the random numbers (the time)\n"
 	       "  -t  how long (60)\n"
 	       "  -v  print each operation\n", name);
@@ -402,8 +404,11 @@ int main(int argc, char **argv)
 	int opt;
 
 	torture_seed = time(NULL);
-	while ((opt = getopt(argc, argv, "s:t:v")) != -1) {
+	while ((opt = getopt(argc, argv, "ks:t:v")) != -1) {
 		switch (opt) {
+		case 'k':
+			keep_vms = true;
+			break;
 		case 's':
 			torture_seed = strtoull(optarg, NULL, 0);
 			break;
@@ -437,6 +442,7 @@ int main(int argc, char **argv)
 	torture_start("admin", torture_admin, NULL);
 	torture_start("slots", slot_op, NULL);
 	torture_start("check", torture_checker, NULL);
+	printf("# all of it runs\n");
 	torture_run(seconds);
 
 	verify_all();
