@@ -117,6 +117,7 @@ static int nbd_family(void)
  * @error_every: each so-manyth request fails, 0: none.
  * @ms: what each request takes.
  * @reads: requests to read that it has answered.
+ * @got: requests that have come.
  */
 struct server {
 	int family;
@@ -129,6 +130,7 @@ struct server {
 	volatile int ms;
 	volatile int left;
 	volatile int reads;
+	volatile int got;
 	pthread_t thread;
 };
 
@@ -166,6 +168,7 @@ static void *serve(void *arg)
 		if (type == NBD_CMD_WRITE &&
 		    !move_all(server->sock, buf, len, true))
 			break;
+		server->got++;
 		while (server->silent)
 			usleep(10000);
 		usleep(server->ms * 1000);
@@ -196,6 +199,17 @@ static void *serve(void *arg)
 	}
 	shutdown(server->sock, SHUT_RDWR);
 	return NULL;
+}
+
+/* Another request has come, after the first @before, and what comes with it may. */
+static bool wait_request(struct server *server, int before)
+{
+	int tries;
+
+	for (tries = 0; server->got == before && tries < 3000; tries++)
+		usleep(10000);
+	usleep(300000);
+	return server->got != before;
 }
 
 /* Give the kernel a new connection, besides what @base says, and serve it. */
@@ -824,7 +838,7 @@ DMM_TEST(swapnbd, slow_after_failure)
 DMM_TEST(swapnbd, punched_while_written)
 {
 	unsigned long ino = self->mem.ino;
-	int status;
+	int status, got;
 	pid_t pid;
 
 	if (!dmm_policy_loaded("test-share"))
@@ -832,12 +846,13 @@ DMM_TEST(swapnbd, punched_while_written)
 	begin(_metadata, self, 0, 0);
 	ASSERT_EQ(0, dmm_pool_set(ino, "policies", "+test-share"));
 	self->server.silent = 1;
+	got = self->server.got;
 	pid = fork();
 	ASSERT_LE(0, pid);
 	if (!pid)
 		_exit(!!posix_fadvise(self->mem.fd, 0, 8 * DMM_PAGE,
 				      POSIX_FADV_DONTNEED));
-	usleep(300000);
+	ASSERT_TRUE(wait_request(&self->server, got));
 	ASSERT_EQ(0, fallocate(self->mem.fd, PUNCH, 0, DMM_PAGE));
 	dmm_fill(self->mem.hva, 0, 1, 7);
 	/* As the page is that is being written. */
@@ -1097,17 +1112,18 @@ DMM_TEST(swapnbd, cloned_meanwhile)
 	struct dmm_mem copy = dmm_mem_create_exact(SIZE);
 	struct dmm_mem other = dmm_mem_create_exact(SIZE);
 	unsigned long ino = self->mem.ino;
-	int status;
+	int status, got;
 	pid_t pid;
 
 	begin(_metadata, self, 0, 0);
 	ASSERT_EQ(0, ioctl(copy.fd, FICLONE, self->mem.fd));
 	self->server.silent = 1;
+	got = self->server.got;
 	pid = fork();
 	ASSERT_NE(-1, pid);
 	if (!pid)
 		exit(!!posix_fadvise(self->mem.fd, 0, SIZE, POSIX_FADV_DONTNEED));
-	usleep(300000);
+	ASSERT_TRUE(wait_request(&self->server, got));
 	dmm_guest_fill(self->guest, DMM_GPA, PAGES / 2, 2);
 	ASSERT_EQ(0, ioctl(other.fd, FICLONE, self->mem.fd));
 	EXPECT_EQ(0, stat_of(ino, "out_shared"));
