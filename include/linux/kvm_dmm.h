@@ -221,7 +221,8 @@ struct kvm_dmm_around {
  *	@free_token follows; otherwise the token is fetched.
  * @match: Say which shared frame may have the content of @page, which was just
  *	fetched for reading @index; the core compares them.  Context and result
- *	as @lookup, but for tokens of any policy.
+ *	as @lookup, but for tokens of any policy, and in pools without a
+ *	sharing domain, too.
  * @publish: What was fetched from @token for reading has become a shared frame
  *	with the handle @shared: take a reference for @lookup by
  *	kvm_dmm_shared_get().  A write to a shared frame with one user costs no
