@@ -421,7 +421,7 @@ DMM_TEST(swap, process_reads_leave)
 	}
 	EXPECT_LE(PAGES / 8 * 7, stat_of(ino, "refault"));
 	EXPECT_EQ(0, stat_of(ino, "refault_active"));
-	for (tries = 0; tries < 300 && swapped(ino) < out / 8 * 7; tries++)
+	for (tries = 0; tries < 50 && swapped(ino) < out / 8 * 7; tries++)
 		usleep(100000);
 	EXPECT_LE(out / 8 * 7, swapped(ino));
 	/* As it came: nothing was compressed again. */
@@ -487,7 +487,7 @@ DMM_TEST(swap, killed_at_limit)
 {
 	const uint64_t size = 96UL << 20, max = size - DMM_BLOCK;
 	struct dmm_mem mem = dmm_mem_create_exact(size);
-	uint64_t begin, took, least = -1;
+	uint64_t begin;
 	int status, i;
 	pid_t pid;
 
@@ -504,13 +504,10 @@ DMM_TEST(swap, killed_at_limit)
 		begin = dmm_now_ms();
 		kill(pid, SIGKILL);
 		EXPECT_EQ(pid, waitpid(pid, &status, 0));
-		took = dmm_now_ms() - begin;
-		if (took < least)
-			least = took;
+		/* To try all pages takes a second or more. */
+		EXPECT_GE(400, dmm_now_ms() - begin);
 		EXPECT_EQ(SIGKILL, WTERMSIG(status));
 	}
-	/* To try all pages takes a second or more, each time. */
-	EXPECT_GE(400, least);
 	dmm_mem_free(&mem);
 }
 
